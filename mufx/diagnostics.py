@@ -1,0 +1,120 @@
+"""What mufx says to a user: a stable code, a place in their source, an explanation and a hint.
+
+Diagnostics are values. They are collected while a step runs and raised once, together, as
+`MufxError`. An exception of another kind that leaves mufx is a defect of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Severity(StrEnum):
+    """How much a diagnostic matters: only an `ERROR` stops a conversion."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something stands in the user's source and in their module tree."""
+
+    file: str
+    line: int
+    module: str = ""
+    cls: str = ""
+
+    def __str__(self) -> str:
+        """`file:line`, as editors and terminals make it clickable."""
+        return f"{self.file}:{self.line}"
+
+
+CODES: dict[str, str] = {
+    # 0xx source, knobs and usage
+    # 1xx recording and alignment
+    "MUF101": "the forward pass depends on the data",
+    "MUF102": "a region that a recording would flatten",
+    "MUF103": "a tensor of unknown origin",
+    "MUF104": "the model could not be built without memory",
+    "MUF105": "the forward pass failed on the example inputs",
+    "MUF106": "base and target record different graphs",
+    "MUF107": "a number that follows no power of the width",
+    "MUF108": "a batch or sequence size that is fixed by the model",
+    "MUF109": "the initialisation cannot be recorded",
+    "MUF110": "no probe size along the way from base to target",
+    # 2xx labels
+    "MUF201": "an operation without a rule",
+    "MUF202": "a parameter used in a way that has no rule",
+    "MUF203": "uses of one parameter that exclude each other",
+    "MUF204": "a parameter whose init has no width-consistent rule",
+    "MUF205": "a parameter that no output depends on",
+    # 3xx ratios and corrections
+    "MUF301": "a size that grows with width and has no place to be corrected",
+    "MUF302": "a finite output that grows with width",
+    "MUF303": "the proof found a ratio that leaves 1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """One finding: `code` is a key of `CODES` and never changes its meaning."""
+
+    code: str
+    message: str
+    hint: str
+    place: Place | None = None
+    severity: Severity = Severity.ERROR
+
+    def __post_init__(self) -> None:
+        """A code that is not declared is a defect of ours."""
+        assert self.code in CODES, self.code
+
+    def __str__(self) -> str:
+        """Two or three lines: place, severity and code, message; the module; the hint."""
+        where = f"{self.place}: " if self.place is not None else ""
+        lines = [f"{where}{self.severity} {self.code}: {self.message}"]
+        if self.place is not None and self.place.module:
+            lines.append(f"  in module: {self.place.module} ({self.place.cls})")
+        if self.hint:
+            lines.append(f"  hint: {self.hint}")
+        return "\n".join(lines)
+
+
+def error(code: str, message: str, *, hint: str, place: Place | None = None) -> Diagnostic:
+    """A diagnostic that stops the conversion."""
+    return Diagnostic(code, message, hint, place)
+
+
+def warning(code: str, message: str, *, hint: str, place: Place | None = None) -> Diagnostic:
+    """A diagnostic that a user should read, and that stops nothing."""
+    return Diagnostic(code, message, hint, place, Severity.WARNING)
+
+
+def note(code: str, message: str, *, hint: str = "", place: Place | None = None) -> Diagnostic:
+    """A diagnostic that explains a decision."""
+    return Diagnostic(code, message, hint, place, Severity.NOTE)
+
+
+class MufxError(Exception):
+    """One or more diagnostics, raised once; `str()` prints all of them."""
+
+    def __init__(self, *diagnostics: Diagnostic) -> None:
+        """Takes at least one diagnostic."""
+        assert diagnostics, "an error needs a diagnostic"
+        super().__init__(*diagnostics)
+        self.diagnostics: tuple[Diagnostic, ...] = diagnostics
+
+    def __str__(self) -> str:
+        """The diagnostics, a blank line between them."""
+        return "\n\n".join(str(d) for d in self.diagnostics)
+
+
+def raise_errors(diagnostics: Iterable[Diagnostic]) -> None:
+    """Raises `MufxError` with all errors among `diagnostics`, if there is one."""
+    errors = [d for d in diagnostics if d.severity is Severity.ERROR]
+    if errors:
+        raise MufxError(*errors)
