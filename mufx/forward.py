@@ -1,0 +1,407 @@
+"""Records one forward pass of a model, without memory and without arithmetic.
+
+Parameters, buffers and inputs are swapped for fake tensors for the time of the run, so that a
+model on `meta` of any size takes milliseconds. Sizes of the inputs can be kept free: they become
+symbols, and every number computed from them becomes an expression.
+"""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import sympy
+import torch
+from torch import fx, nn
+from torch._dispatch.python import enable_python_dispatcher
+from torch._dynamo.source import ConstantSource
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
+from torch.fx.experimental.symbolic_shapes import (
+    DimDynamic,
+    GuardOnDataDependentSymNode,
+    ShapeEnv,
+    StatelessSymbolicContext,
+)
+
+from mufx.diagnostics import Diagnostic, MufxError, error, note
+from mufx.recorder import Recorder, place_of
+from mufx.recording import Call, Recording, Size
+from mufx.refusals import refusing_flattened_regions
+
+Inputs = tuple[tuple[object, ...], dict[str, object]]
+
+_DATA_DEPENDENT = (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    GuardOnDataDependentSymNode,
+)
+
+
+def record_forward(
+    model: nn.Module, inputs: Inputs, *, training: bool, free_sizes: bool = False
+) -> Recording:
+    """Records `model(*args, **kwargs)` as it runs in training or in evaluation.
+
+    Args:
+        model: A model on any device, `meta` included. It is left as it was.
+        inputs: Positional and keyword arguments. Tensors become placeholders; everything else
+            is part of the recording.
+        training: The mode to record.
+        free_sizes: Whether the sizes of the inputs stay free where the model lets them.
+
+    Raises:
+        MufxError: `MUF101`, `MUF102`, `MUF103` or `MUF105`, with the place in the source.
+    """
+    modes = {name: module.training for name, module in model.named_modules()}
+    model.train(training)
+    try:
+        return _Forward(model, free_sizes).record(inputs)
+    finally:
+        for name, module in model.named_modules():
+            module.training = modes[name]
+
+
+class _Forward(Recorder):
+    """The recorder of a forward pass."""
+
+    def __init__(self, model: nn.Module, free_sizes: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.shape_env = ShapeEnv(duck_shape=False) if free_sizes else None
+        self.fake_mode = FakeTensorMode(shape_env=self.shape_env, allow_non_fake_inputs=True)
+        self.symbols: dict[str, tuple[str, int]] = {}
+        self.results: dict[tuple[str, int], object] = {}
+        self.diagnostics: list[Diagnostic] = []
+        self._paths = {id(m): path for path, m in reversed(list(model.named_modules()))}
+        self._counts: dict[str, int] = {}
+        self._signatures: dict[type[nn.Module], inspect.Signature] = {}
+        self._names: dict[int, str] = {}  # fake parameter or buffer -> its qualified name
+
+    def record(self, inputs: Inputs) -> Recording:
+        args, kwargs = self._placeholders(inputs)
+        with ExitStack() as stack:
+            stack.enter_context(self._fake_state())
+            stack.enter_context(self._module_calls())
+            stack.enter_context(refusing_flattened_regions(self.origin))
+            stack.enter_context(torch.enable_grad())
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(_without_mha_fastpath())
+            stack.enter_context(self.fake_mode)
+            if self.shape_env is not None:
+                stack.enter_context(enable_python_dispatcher())
+            stack.enter_context(self)
+            output = self._run(args, kwargs)
+        names = output_class(output)
+        self.graph.output(self._known(as_container(output)))
+        return self._finish(names)
+
+    def _run(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> object:
+        try:
+            return self.model(*args, **kwargs)
+        except MufxError:
+            raise
+        except _DATA_DEPENDENT as problem:
+            raise MufxError(self._data_dependent(problem)) from None
+        except Exception as problem:
+            raise MufxError(
+                error(
+                    "MUF105",
+                    f"forward failed: {type(problem).__name__}: {problem}",
+                    hint="check that the inputs fit the model at this size",
+                    place=place_of(problem),
+                )
+            ) from problem
+
+    def _finish(self, names: str | None) -> Recording:
+        simplify = self._simplifier()
+        for node in list(reversed(self.graph.nodes)):
+            if node.op == "call_function" and node.target is operator.getitem and not node.users:
+                self.graph.erase_node(node)
+                del self.values[node.name]
+                continue
+            node.args = simplify(node.args)
+            node.kwargs = simplify(node.kwargs)
+        values = {
+            name: value and type(value)(simplify(value.shape), value.dtype)
+            for name, value in self.values.items()
+        }
+        results = {key: simplify(value) for key, value in self.results.items()}
+        return Recording(
+            self.graph, values, self.origins, results, self.symbols, names, tuple(self.diagnostics)
+        )
+
+    # -- Recorder ---------------------------------------------------------------------------
+
+    def perform(
+        self, func: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> object:
+        try:
+            return func(*args, **kwargs)
+        except _DATA_DEPENDENT as problem:
+            raise MufxError(self._data_dependent(problem)) from None
+
+    def adopt(self, tensor: torch.Tensor) -> fx.Node:
+        name = self._names.get(id(tensor))
+        if name is None:
+            origin = self.origin()
+            raise MufxError(
+                error(
+                    "MUF103",
+                    f"a tensor of shape {tuple(tensor.shape)} is neither a parameter nor a "
+                    "buffer nor made from the inputs",
+                    hint="register it with register_buffer(name, tensor, persistent=False)",
+                    place=origin.place,
+                )
+            )
+        with self.graph.inserting_before(self._first_operation()):
+            node = self.graph.create_node("get_attr", name)
+        self.origins[node.name] = self.origin()
+        self.know(tensor, node)
+        return node
+
+    def size(self, number: torch.SymInt | torch.SymFloat | torch.SymBool) -> Size:
+        return Size(number.node.expr, number.node.hint)
+
+    # -- inputs, parameters and buffers -----------------------------------------------------
+
+    def _placeholders(self, inputs: Inputs) -> tuple[tuple[object, ...], dict[str, object]]:
+        args, kwargs = inputs
+        signature = inspect.signature(self.model.forward)
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as problem:
+            raise MufxError(
+                error(
+                    "MUF105",
+                    f"the inputs do not fit forward{signature}: {problem}",
+                    hint="give the inputs by the names of forward's parameters",
+                )
+            ) from None
+        for name, value in bound.arguments.items():
+            bound.arguments[name] = self._placeholder(name, value)
+        return bound.args, dict(bound.kwargs)
+
+    def _placeholder(self, name: str, value: object) -> object:
+        if isinstance(value, torch.Tensor):
+            fake = self._fake_input(name, value)
+            node = self.graph.placeholder(name)
+            self.know(fake, node)
+            self.origins[node.name] = self.origin()
+            return fake
+        if isinstance(value, (tuple, list)):
+            return type(value)(self._placeholder(f"{name}_{i}", v) for i, v in enumerate(value))
+        if isinstance(value, dict):
+            return {k: self._placeholder(f"{name}_{k}", v) for k, v in value.items()}
+        return value
+
+    def _fake_input(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        if self.shape_env is None:
+            with self.fake_mode:
+                return torch.empty(value.shape, dtype=value.dtype, device="cpu")
+        plain = torch.empty(value.shape, dtype=value.dtype, device="cpu")
+        dynamic = [DimDynamic.DYNAMIC if d > 1 else DimDynamic.STATIC for d in value.shape]
+        fake = self.fake_mode.from_tensor(
+            plain,
+            symbolic_context=StatelessSymbolicContext(dynamic_sizes=dynamic),
+            source=ConstantSource(name),
+        )
+        for dim, number in enumerate(fake.shape):
+            if isinstance(number, torch.SymInt):
+                self.symbols[str(number.node.expr)] = (name, dim)
+        return fake
+
+    @contextmanager
+    def _fake_state(self) -> Iterator[None]:
+        """Swaps every parameter, buffer and tensor attribute of the model for a fake."""
+        fakes: dict[int, torch.Tensor] = {}
+        undo: list[tuple[dict[str, Any], str, torch.Tensor]] = []
+        for path, module in self.model.named_modules():
+            for store in (module._parameters, module._buffers, module.__dict__):
+                for key, tensor in list(store.items()):
+                    if not isinstance(tensor, torch.Tensor):
+                        continue
+                    undo.append((store, key, tensor))
+                    if id(tensor) not in fakes:
+                        fakes[id(tensor)] = fake = self._fake_like(tensor)
+                        self._names[id(fake)] = f"{path}.{key}" if path else key
+                        self._alive.append(fake)
+                    store[key] = fakes[id(tensor)]
+        try:
+            yield
+        finally:
+            for store, key, tensor in undo:
+                store[key] = tensor
+
+    def _fake_like(self, tensor: torch.Tensor) -> torch.Tensor:
+        with self.fake_mode:
+            fake = torch.empty_strided(
+                tensor.size(), tensor.stride(), dtype=tensor.dtype, device="cpu"
+            )
+        if isinstance(tensor, nn.Parameter):
+            return nn.Parameter(fake, requires_grad=tensor.requires_grad)
+        return fake
+
+    def _first_operation(self) -> fx.Node:
+        for node in self.graph.nodes:
+            if node.op not in ("placeholder", "get_attr"):
+                return node
+        return self.graph._root
+
+    # -- module calls -----------------------------------------------------------------------
+
+    @contextmanager
+    def _module_calls(self) -> Iterator[None]:
+        """Keeps the stack of module calls while the model runs."""
+        original = nn.Module.__call__
+
+        def call(module: nn.Module, *args: object, **kwargs: object) -> object:
+            path = self._paths.get(id(module))
+            if path is None:
+                return original(module, *args, **kwargs)
+            self._enter(module, path, args, kwargs)
+            result = original(module, *args, **kwargs)
+            self._leave(result)
+            return result
+
+        nn.Module.__call__ = call
+        try:
+            yield
+        finally:
+            nn.Module.__call__ = original
+
+    def _enter(
+        self, module: nn.Module, path: str, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> None:
+        if isinstance(module, torch.jit.ScriptModule):
+            raise MufxError(
+                error(
+                    "MUF102",
+                    f"the code of the TorchScript module {path or 'itself'} would be lost",
+                    hint="give mufx the Python module that it was scripted from",
+                    place=self.origin().place,
+                )
+            )
+        index = self._counts.get(path, 0)
+        self._counts[path] = index + 1
+        parent = self.calls[-1] if self.calls else None
+        arguments = self._bound(type(module), args, kwargs)
+        self.calls.append(Call(path, index, parent, type(module), arguments))
+
+    def _leave(self, output: object) -> None:
+        call = self.calls.pop()
+        with torch._C.DisableTorchFunctionSubclass():
+            self.results[call.key] = self._known(as_container(output))
+
+    def _bound(
+        self, cls: type[nn.Module], args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> dict[str, object]:
+        if cls not in self._signatures:
+            self._signatures[cls] = inspect.signature(cls.forward)
+        try:
+            bound = self._signatures[cls].bind(None, *args, **kwargs).arguments
+        except TypeError:
+            return {}
+        return {name: self._known(value) for name, value in list(bound.items())[1:]}
+
+    def _known(self, value: object) -> object:
+        """`value` with nodes for tensors; what is neither a container nor a constant is `None`."""
+        if isinstance(value, torch.Tensor):
+            return self._nodes.get(id(value))
+        if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+            return self.size(value)
+        if isinstance(value, (tuple, list)):
+            return tuple(self._known(v) for v in value)
+        if isinstance(value, dict):
+            return {k: self._known(v) for k, v in value.items()}
+        return value if isinstance(value, (int, float, bool, str)) else None
+
+    # -- sizes ------------------------------------------------------------------------------
+
+    def _simplifier(self) -> Callable[[Any], Any]:
+        env = self.shape_env
+        cache: dict[object, object] = {}
+
+        def simplify(value: Any) -> Any:
+            if isinstance(value, Size):
+                if value.expr not in cache:
+                    assert env is not None
+                    expr = env.simplify(env.replace(value.expr))
+                    constant = expr.is_number or isinstance(
+                        expr, (sympy.logic.boolalg.BooleanTrue, sympy.logic.boolalg.BooleanFalse)
+                    )
+                    cache[value.expr] = value.hint if constant else Size(expr, value.hint)
+                return cache[value.expr]
+            if isinstance(value, slice):
+                return slice(simplify(value.start), simplify(value.stop), simplify(value.step))
+            if isinstance(value, (tuple, list)):
+                items = [simplify(v) for v in value]
+                return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+            if isinstance(value, dict):
+                return {k: simplify(v) for k, v in value.items()}
+            return value
+
+        if env is not None:
+            self._note_fixed_sizes(env)
+        return simplify
+
+    def _note_fixed_sizes(self, env: ShapeEnv) -> None:
+        for symbol, (name, dim) in list(self.symbols.items()):
+            fixed = env.replace(sympy.Symbol(symbol, positive=True, integer=True))
+            if fixed.is_number:
+                del self.symbols[symbol]
+                self.diagnostics.append(
+                    note(
+                        "MUF108",
+                        f"the model fixes size {fixed} of dimension {dim} of input {name}",
+                        hint="other sizes will not fit the emitted model",
+                    )
+                )
+
+    # -- diagnostics ------------------------------------------------------------------------
+
+    def _data_dependent(self, problem: Exception) -> Diagnostic:
+        del problem
+        return error(
+            "MUF101",
+            "the forward pass takes a decision from the values of a tensor, "
+            "so one recording does not hold for other values",
+            hint="compute both sides with torch.where, or decide from a shape or a Python value",
+            place=self.origin().place,
+        )
+
+
+def as_container(output: object) -> object:
+    """A record with named fields (a dataclass, a named tuple, an ordered mapping) as a `dict`."""
+    if is_dataclass(output) and not isinstance(output, type):
+        named = {f.name: getattr(output, f.name) for f in fields(output)}
+    elif isinstance(output, Mapping):
+        named = dict(output)
+    elif isinstance(output, tuple) and hasattr(output, "_asdict"):
+        named = output._asdict()
+    else:
+        return output
+    return {name: as_container(value) for name, value in named.items() if value is not None}
+
+
+def output_class(output: object) -> str | None:
+    """The class name of a record with named fields, `None` for anything else."""
+    record = is_dataclass(output) or isinstance(output, tuple) and hasattr(output, "_fields")
+    return type(output).__name__ if record else None
+
+
+@contextmanager
+def _without_mha_fastpath() -> Iterator[None]:
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)

@@ -1,0 +1,111 @@
+"""What one run of a model recorded: a graph, and what is known about each of its nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import sympy
+import torch
+from torch import fx
+
+from mufx.diagnostics import Diagnostic, Place
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A batch or sequence size that stays free: an expression over the inputs' sizes.
+
+    `expr` is over the symbols of `Recording.symbols`; `hint` is its value for the example inputs.
+    It stands in a node's arguments wherever the model passed such a number.
+    """
+
+    expr: sympy.Expr
+    hint: int | float | bool
+
+    def __repr__(self) -> str:
+        """The expression."""
+        return str(self.expr)
+
+
+class InputDevice:
+    """The place of a device in a node's arguments: the device that the inputs are on."""
+
+    def __repr__(self) -> str:
+        """A name, the same in every recording."""
+        return "device"
+
+
+DEVICE = InputDevice()
+Dim: TypeAlias = "int | Size"
+
+
+@dataclass(frozen=True, slots=True)
+class TensorValue:
+    """Shape and dtype of one tensor."""
+
+    shape: tuple[Dim, ...]
+    dtype: torch.dtype
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The shape for the example inputs."""
+        return tuple(int(d.hint) if isinstance(d, Size) else d for d in self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of one module: `index` counts the calls of the same module."""
+
+    path: str
+    index: int
+    parent: Call | None
+    cls: type[torch.nn.Module]
+    arguments: Mapping[str, object] = field(default_factory=dict, compare=False, repr=False)
+    """The forward's parameter names to what was passed: nodes, containers of nodes, constants."""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Identifies the call in every recording of the same model."""
+        return (self.path, self.index)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a node came from."""
+
+    place: Place
+    """The line in the user's source."""
+    call: Call | None
+    """The innermost module call; `None` outside of any."""
+    file: str
+    line: int
+    function: str
+    """The innermost statement that is not part of torch's function layer: file, line, function.
+
+    Inside a `torch.nn` module it is a line of that module's source.
+    """
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One run at one size in one mode.
+
+    The graph has `placeholder` nodes named like the forward's parameters, `get_attr` nodes named
+    by fully qualified parameter or buffer name, `call_function` and `call_method` nodes at the
+    level of torch's public functions, and one `output` node. In-place operations stand in it as
+    the model made them, in its order.
+    """
+
+    graph: fx.Graph
+    values: Mapping[str, TensorValue | None]
+    """By node name; `None` where a node yields no single tensor (a split, an assignment)."""
+    origins: Mapping[str, Origin]
+    results: Mapping[tuple[str, int], object]
+    """By `Call.key`: what the call returned, with nodes in the place of tensors."""
+    symbols: Mapping[str, tuple[str, int]]
+    """The name of a symbol to (placeholder name, dimension)."""
+    output_class: str | None
+    """The class name of the output where it is a record with named fields, else `None`."""
+    diagnostics: tuple[Diagnostic, ...] = ()

@@ -1,0 +1,71 @@
+"""Regions of a forward pass that a recording would silently flatten, and what mufx says instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.utils.checkpoint
+from torch.amp.autocast_mode import autocast
+from torch.autograd.function import Function
+
+from mufx.diagnostics import MufxError, error
+from mufx.recording import Origin
+
+
+@contextmanager
+def refusing_flattened_regions(origin: Callable[[], Origin]) -> Iterator[None]:
+    """Raises `MUF102`, with its place, where the model enters a region that has no node.
+
+    Custom autograd functions and checkpoint regions would be recorded as the operations inside
+    them, without their backward or their recomputation; an autocast region would be lost.
+    """
+
+    def refuse(what: str, hint: str) -> MufxError:
+        return MufxError(error("MUF102", f"{what} would be lost", hint=hint, place=origin().place))
+
+    def apply(cls: type[Function], *args: object, **kwargs: object) -> None:
+        raise refuse(
+            f"the backward of the autograd function {cls.__name__}",
+            "give the model a plain forward for the conversion; the function can replace it in "
+            "the emitted file",
+        )
+
+    def checkpoint(*args: object, **kwargs: object) -> None:
+        raise refuse(
+            "an activation checkpoint",
+            "switch checkpointing off for the conversion and wrap the emitted blocks instead",
+        )
+
+    def enter(self: Any) -> None:
+        if self._enabled != torch.is_autocast_enabled(self.device):
+            raise refuse(
+                f"an autocast region (enabled={self._enabled})",
+                "put the training step under autocast, not a part of the forward",
+            )
+
+    def leave(self: object, *problem: object) -> None:
+        del self, problem
+
+    replaced: list[tuple[Any, str, Any]] = [
+        (Function, "apply", classmethod(apply)),
+        (torch.utils.checkpoint, "_checkpoint_without_reentrant_generator", checkpoint),
+        (autocast, "__enter__", enter),
+        (autocast, "__exit__", leave),
+    ]
+    with _replaced(replaced):
+        yield
+
+
+@contextmanager
+def _replaced(replacements: list[tuple[Any, str, Any]]) -> Iterator[None]:
+    saved = [(owner, name, vars(owner)[name]) for owner, name, _ in replacements]
+    for owner, name, new in replacements:
+        setattr(owner, name, new)
+    try:
+        yield
+    finally:
+        for owner, name, old in saved:
+            setattr(owner, name, old)
