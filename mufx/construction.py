@@ -1,0 +1,397 @@
+"""The init tape: a model's constructor, recorded without memory.
+
+The model is built on `meta` while every torch call is recorded, so the exact initialisation of
+each parameter and the value of each buffer is a small program: it can be replayed with a seed
+(bitwise the model's own init), evaluated for one tensor, read for its distribution
+(`moments.py`), or written out as source.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn import init
+from torch.utils._device import _device_constructors
+
+from mufx.diagnostics import MufxError, error
+from mufx.recorder import Recorder, place_of
+from mufx.recording import InputDevice, Origin, Size, TensorValue
+
+
+@dataclass(frozen=True)
+class Construction:
+    """A model on `meta`, and the program that would fill it.
+
+    `tensors` maps every parameter and buffer, tied names included, to the node that created it;
+    later nodes with the same `storage` write to it in place.
+    """
+
+    model: nn.Module
+    graph: fx.Graph
+    values: Mapping[str, TensorValue | None]
+    origins: Mapping[str, Origin]
+    tensors: Mapping[str, str]
+    storages: Mapping[str, int]
+    """By node name: nodes with the same number share memory."""
+    constants: Mapping[str, torch.Tensor]
+    """Tensors that no recorded call made (from numpy, say), by `get_attr` target."""
+    nodes: Mapping[str, fx.Node] = field(repr=False, default_factory=dict)
+
+    def replay(self, seed: int | None = None, device: str = "cpu") -> dict[str, torch.Tensor]:
+        """Runs the whole constructor's program for real: every parameter and buffer by name.
+
+        With `seed`, the global generator is seeded first. On the CPU the result is bit for bit
+        what building the model there with that seed gives.
+        """
+        if seed is not None:
+            torch.manual_seed(seed)
+        env = run_nodes(self.graph.nodes, self.constants, device)
+        return {name: env[self.nodes[node]] for name, node in self.tensors.items()}
+
+    def program(self, name: str) -> list[fx.Node]:
+        """The nodes that one parameter or buffer depends on, in order."""
+        return backward_slice(self.nodes[self.tensors[name]], self.graph, self.storages)
+
+    def value(self, name: str, device: str = "cpu") -> torch.Tensor:
+        """One parameter or buffer, computed for real. Meant for those without random draws."""
+        env = run_nodes(self.program(name), self.constants, device)
+        return env[self.nodes[self.tensors[name]]]
+
+    def draws(self, name: str) -> bool:
+        """Whether the values of this parameter or buffer are random."""
+        return any(is_random(node) for node in self.program(name))
+
+
+def record_construction(build: Callable[[], nn.Module]) -> Construction:
+    """Calls `build()` on the `meta` device and records it.
+
+    The global random state is left untouched.
+
+    Raises:
+        MufxError: `MUF104` if the model does not build without memory, `MUF109` if its build
+            decides from random values.
+    """
+    recorder = _Construction()
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        recorder.originals = stack.enter_context(_visible_inits())
+        stack.enter_context(_transformers_initialise())
+        stack.enter_context(recorder)
+        try:
+            model = build()
+        except MufxError:
+            raise
+        except Exception as problem:
+            raise MufxError(
+                error(
+                    "MUF104",
+                    f"building the model failed: {type(problem).__name__}: {problem}",
+                    hint="the constructor must run on the meta device: "
+                    'with torch.device("meta"): build(...)',
+                    place=place_of(problem),
+                )
+            ) from problem
+    return recorder.finish(model)
+
+
+class _Construction(Recorder):
+    """The recorder of a constructor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.storages: dict[str, int] = {}
+        self.constants: dict[str, torch.Tensor] = {}
+        self.originals: Mapping[Any, Callable[..., object]] = {}
+        self._made: dict[int, list[tuple[torch.Tensor, fx.Node]]] = {}
+        self._factories = _device_constructors()
+
+    def finish(self, model: nn.Module) -> Construction:
+        tensors: dict[str, str] = {}
+        named = [
+            *model.named_parameters(remove_duplicate=False),
+            *model.named_buffers(remove_duplicate=False),
+        ]
+        for name, tensor in named:
+            tensors[name] = self.node_of(tensor).name
+        return Construction(
+            model,
+            self.graph,
+            self.values,
+            self.origins,
+            tensors,
+            self.storages,
+            self.constants,
+            {n.name: n for n in self.graph.nodes},
+        )
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> object:
+        kwargs = kwargs or {}
+        if func in _SPELLED_OUT:
+            with self:
+                return _SPELLED_OUT[func](**kwargs)
+        if func in _LEAVES_THE_GRAPH and args[0].is_meta:
+            return func(self._evaluate(args[0]), *args[1:], **kwargs)
+        return super().__torch_function__(func, types, args, kwargs)
+
+    def perform(
+        self, func: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> object:
+        if func in self.originals:
+            return self.originals[func](*args, **kwargs)
+        if func in self._factories and kwargs.get("device") is None:
+            kwargs = {**kwargs, "device": "meta"}
+        return func(*args, **kwargs)
+
+    def know(self, tensor: torch.Tensor, node: fx.Node) -> None:
+        super().know(tensor, node)
+        with torch._C.DisableTorchFunctionSubclass():
+            storage = tensor.untyped_storage()._cdata
+        self.storages[node.name] = storage
+        self._made.setdefault(storage, []).append((tensor, node))
+
+    def bind(self, node: fx.Node, result: object) -> None:
+        super().bind(node, result)
+        if result is None and node.args and isinstance(node.args[0], fx.Node):
+            self.storages[node.name] = self.storages[node.args[0].name]
+
+    def adopt(self, tensor: torch.Tensor) -> fx.Node:
+        """`nn.Parameter(t)` is a new object over the memory of `t`; the rest is a constant."""
+        with torch._C.DisableTorchFunctionSubclass():
+            storage = tensor.untyped_storage()._cdata
+            for made, node in self._made.get(storage, ()):
+                if made.shape == tensor.shape and made.stride() == tensor.stride():
+                    self._nodes[id(tensor)] = node
+                    self._alive.append(tensor)
+                    return node
+            if tensor.is_meta:
+                raise MufxError(
+                    error(
+                        "MUF109",
+                        f"a tensor of shape {tuple(tensor.shape)} was made in a way that is not "
+                        "visible to torch's function layer",
+                        hint="make it with torch's public functions in the constructor",
+                        place=self.origin().place,
+                    )
+                )
+            name = f"constant_{len(self.constants)}"
+            self.constants[name] = tensor.detach().clone()
+        node = self.graph.create_node("get_attr", name)
+        self.origins[node.name] = self.origin()
+        self.know(tensor, node)
+        return node
+
+    def size(self, number: torch.SymInt | torch.SymFloat | torch.SymBool) -> Size:
+        raise AssertionError("a constructor has no free sizes")
+
+    def _evaluate(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A small tensor's real value, for a constructor that turns it into Python numbers."""
+        node = self.node_of(tensor)
+        needed = backward_slice(node, self.graph, self.storages)
+        if any(is_random(n) for n in needed):
+            raise MufxError(
+                error(
+                    "MUF109",
+                    "the constructor takes a decision from a random draw",
+                    hint="draw it with Python's random module, or pass it in as an argument",
+                    place=self.origin().place,
+                )
+            )
+        return run_nodes(needed, self.constants, "cpu")[node]
+
+
+def backward_slice(
+    node: fx.Node, graph: fx.Graph, storages: Mapping[str, int]
+) -> list[fx.Node]:
+    """All nodes that the final content of `node` depends on, in the graph's order."""
+    wanted = {node}
+    memory = {storages[node.name]}
+    found: list[fx.Node] = []
+    for candidate in reversed(graph.nodes):
+        storage = storages.get(candidate.name)
+        if candidate in wanted or (storage is not None and storage in memory):
+            found.append(candidate)
+            if storage is not None:
+                memory.add(storage)
+            wanted.update(candidate.all_input_nodes)
+            memory.update(storages[n.name] for n in candidate.all_input_nodes if n.name in storages)
+    return found[::-1]
+
+
+def run_nodes(
+    nodes: Iterable[fx.Node], constants: Mapping[str, torch.Tensor], device: str
+) -> dict[fx.Node, Any]:
+    """Executes nodes of a construction for real on `device`."""
+    env: dict[fx.Node, Any] = {}
+
+    def real(value: Any) -> Any:
+        if isinstance(value, fx.Node):
+            return env[value]
+        if isinstance(value, InputDevice):
+            return torch.device(device)
+        if isinstance(value, slice):
+            return slice(real(value.start), real(value.stop), real(value.step))
+        if isinstance(value, (tuple, list)):
+            return type(value)(real(v) for v in value)
+        if isinstance(value, Mapping):
+            return {k: real(v) for k, v in value.items()}
+        return value
+
+    with torch.no_grad(), torch.device(device):
+        for node in nodes:
+            args, kwargs = real(node.args), real(node.kwargs)
+            if node.op == "get_attr":
+                assert isinstance(node.target, str)
+                env[node] = constants[node.target].to(device, copy=True)
+            elif node.op == "call_method":
+                assert isinstance(node.target, str)
+                env[node] = getattr(args[0], node.target)(*args[1:], **kwargs)
+            else:
+                assert callable(node.target)
+                env[node] = node.target(*args, **kwargs)
+    return env
+
+
+_RANDOM = frozenset(
+    "uniform_ normal_ random_ bernoulli_ exponential_ cauchy_ geometric_ log_normal_ rand randn "
+    "randint randperm rand_like randn_like randint_like normal bernoulli multinomial poisson "
+    "trunc_normal_ orthogonal_ sparse_".split()
+)
+
+
+def is_random(node: fx.Node) -> bool:
+    """Whether the node draws from a generator."""
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    return name in _RANDOM
+
+
+# -- torch.nn.init ----------------------------------------------------------------------------
+
+
+def _uniform(
+    tensor: torch.Tensor, a: float, b: float, generator: torch.Generator | None
+) -> torch.Tensor:
+    with torch.no_grad():
+        return tensor.uniform_(a, b, generator=generator)
+
+
+def _normal(
+    tensor: torch.Tensor, mean: float, std: float, generator: torch.Generator | None
+) -> torch.Tensor:
+    with torch.no_grad():
+        return tensor.normal_(mean, std, generator=generator)
+
+
+def _constant(tensor: torch.Tensor, val: float) -> torch.Tensor:
+    with torch.no_grad():
+        return tensor.fill_(val)
+
+
+def _kaiming_uniform(
+    tensor: torch.Tensor,
+    a: float,
+    mode: Any,
+    nonlinearity: Any,
+    generator: torch.Generator | None,
+) -> torch.Tensor:
+    if tensor.numel() == 0:
+        return tensor
+    fan = init._calculate_correct_fan(tensor, mode)
+    bound = math.sqrt(3.0) * (init.calculate_gain(nonlinearity, a) / math.sqrt(fan))
+    return _uniform(tensor, -bound, bound, generator)
+
+
+# torch hands these four over whole; spelled out, every fan-dependent init is a plain draw with
+# a number, and a draw is the same program for every shape.
+_SPELLED_OUT: dict[Callable[..., object], Callable[..., object]] = {
+    init.uniform_: _uniform,
+    init.normal_: _normal,
+    init.constant_: _constant,
+    init.kaiming_uniform_: _kaiming_uniform,
+}
+
+# On a meta tensor these return early, before any torch function runs. For the time of a build
+# they hand themselves over to the recorder, also where a model imported them by name.
+SILENT_ON_META: dict[str, tuple[Any, str]] = {
+    "trunc_normal_": (init.trunc_normal_, "mean=mean, std=std, a=a, b=b, generator=generator"),
+    "orthogonal_": (init.orthogonal_, "gain=gain, generator=generator"),
+    "dirac_": (init.dirac_, "groups=groups"),
+    "sparse_": (init.sparse_, "sparsity=sparsity, std=std, generator=generator"),
+}
+
+
+@contextmanager
+def _visible_inits() -> Iterator[Mapping[Any, FunctionType]]:
+    originals: dict[Any, FunctionType] = {}
+    for function, keywords in SILENT_ON_META.values():
+        originals[function] = _copy(function)
+        names = ", ".join(function.__code__.co_varnames[: function.__code__.co_argcount])
+        source = (
+            f"def {function.__name__}({names}):\n"
+            "    from mufx.construction import SILENT_ON_META\n"
+            f"    public = SILENT_ON_META[{function.__name__!r}][0]\n"
+            f"    return torch.overrides.handle_torch_function(public, (tensor,), tensor, {keywords})\n"
+        )
+        scope: dict[str, Any] = {}
+        exec(source, {}, scope)  # the body runs with torch.nn.init's own globals
+        function.__code__ = scope[function.__name__].__code__
+    try:
+        yield originals
+    finally:
+        for function, original in originals.items():
+            function.__code__ = original.__code__
+
+
+def _copy(function: FunctionType) -> FunctionType:
+    return FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__
+    )
+
+
+@contextmanager
+def _transformers_initialise() -> Iterator[None]:
+    """`transformers` skips its init where the default device is `meta`; here it must not."""
+    name = "get_torch_context_manager_or_global_device"
+    if "transformers" not in sys.modules:
+        yield
+        return
+    modeling: Any = importlib.import_module("transformers.modeling_utils")
+    if not hasattr(modeling, name):
+        yield
+        return
+    original = getattr(modeling, name)
+    setattr(modeling, name, lambda: None)
+    try:
+        yield
+    finally:
+        setattr(modeling, name, original)
+
+
+_LEAVES_THE_GRAPH = frozenset(
+    {
+        torch.Tensor.item,
+        torch.Tensor.tolist,
+        torch.Tensor.numpy,
+        torch.Tensor.__bool__,
+        torch.Tensor.__float__,
+        torch.Tensor.__int__,
+        torch.Tensor.__index__,
+        torch.Tensor.__array__,
+        torch.Tensor.__contains__,
+    }
+)
+
