@@ -35,6 +35,22 @@ class Place:
 
 CODES: dict[str, str] = {
     # 0xx source, knobs and usage
+    "MUF001": "a specification that names no file and no module",
+    "MUF002": "a file that raises when it is imported",
+    "MUF003": "a file or name that holds no model",
+    "MUF004": "several classes could be the model",
+    "MUF005": "a constructor whose configuration cannot be told",
+    "MUF006": "sizes that are not given",
+    "MUF007": "an unknown knob",
+    "MUF008": "a knob's value that cannot be read or has another type",
+    "MUF009": "base and target name different knobs",
+    "MUF010": "a knob without effect",
+    "MUF011": "knobs that the model does not accept",
+    "MUF012": "no example inputs",
+    "MUF013": "example inputs that cannot be used",
+    "MUF014": "nothing says which knobs would grow",
+    "MUF015": "an output folder that cannot be used",
+    "MUF016": "an unknown parameter",
     # 1xx recording and alignment
     "MUF101": "the forward pass depends on the data",
     "MUF102": "a region that a recording would flatten",
