@@ -1,0 +1,356 @@
+"""Knobs: the values a factory is called with, at base and at target.
+
+A knob is told by what it does: whether building with another value changes a parameter's shape,
+or a call of the forward pass. Models are built on `meta`, so that any size is free.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import re
+import shlex
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from mufx.diagnostics import Diagnostic, MufxError, error
+from mufx.discovery import REQUIRED, Factory, Knob
+from mufx.loading import described, place_in_user_code, preserved_rng, quiet
+
+Knobs = Mapping[str, object]
+
+_PLAIN: tuple[type, ...] = (bool, str, list, dict)
+_TRIAL = 64  # a width to try a knob with that has no default
+
+
+def parse_knobs(text: str, option: str = "--base") -> dict[str, object]:
+    """The knobs of a command line: `n_embd=128,act=gelu` is `{"n_embd": 128, "act": "gelu"}`.
+
+    Values are Python literals; a word that is none is a string.
+
+    Raises:
+        MufxError: `MUF008` for each part that is not `name=value`.
+    """
+    knobs: dict[str, object] = {}
+    problems: list[Diagnostic] = []
+    for part in re.split(r",(?=\s*[A-Za-z_]\w*\s*=)", text):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not (equals and value and name.isidentifier()):
+            problems.append(_malformed(option, f"{part.strip()!r} is not name=value"))
+        elif name in knobs:
+            problems.append(_malformed(option, f"{name} is given twice"))
+        else:
+            knobs[name] = _literal(value)
+    if problems:
+        raise MufxError(*problems)
+    return knobs
+
+
+def written(knobs: Knobs) -> str:
+    """The knobs as `parse_knobs` reads them."""
+    return ",".join(f"{k}={v if isinstance(v, str) else repr(v)}" for k, v in knobs.items())
+
+
+def command(spec: str, base: Knobs, target: Knobs, inputs: Sequence[str] = ()) -> str:
+    """A `mufx convert` command line."""
+    words = ["mufx", "convert", spec, "--base", written(base), "--target", written(target)]
+    for line in inputs:
+        words += ["--input", line]
+    return " ".join(shlex.quote(word) for word in words)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`did you mean ...? ` for a name close to `name`, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]}? " if close else ""
+
+
+# -- what can be said without building ----------------------------------------------------------
+
+
+def check_knobs(
+    factory: Factory, base: Knobs, target: Knobs, vary: Sequence[str]
+) -> list[Diagnostic]:
+    """Everything that is wrong with the names and the types of the values."""
+    problems = _unknown(factory, [*base, *target, *vary])
+    for where, knobs in (("base", base), ("target", target)):
+        problems += _mistyped(factory, where, knobs)
+        problems += _missing(factory, where, knobs)
+    problems += _unpaired(factory, base, target)
+    problems += _vary(factory, base, target, vary)
+    return problems
+
+
+def _unknown(factory: Factory, names: Iterable[str]) -> list[Diagnostic]:
+    known = [knob.name for knob in factory.knobs]
+    if factory.takes_any:
+        return []
+    return [
+        error(
+            "MUF007",
+            f"{factory.name} has no knob {name}",
+            hint=f"{did_you_mean(name, known)}knobs: {', '.join(known) or 'none'}",
+            place=factory.place,
+        )
+        for name in dict.fromkeys(names)
+        if name not in known
+    ]
+
+
+def _mistyped(factory: Factory, where: str, knobs: Knobs) -> list[Diagnostic]:
+    types_ = {knob.name: _type_of(knob) for knob in factory.knobs}
+    return [
+        error(
+            "MUF008",
+            f"{where} {name}={value!r} is of type {type(value).__name__}, "
+            f"but {factory.name} takes {_type_name(types_[name])}",
+            hint=f"give {name} a value of type {_type_name(types_[name])}",
+            place=factory.place,
+        )
+        for name, value in knobs.items()
+        if name in types_ and not _fits(value, types_[name])
+    ]
+
+
+def _missing(factory: Factory, where: str, knobs: Knobs) -> list[Diagnostic]:
+    return [
+        error(
+            "MUF006",
+            f"{where} does not set {knob.name}, which {factory.name} requires",
+            hint=f"add {knob.name}=... to base and target",
+            place=factory.place,
+        )
+        for knob in factory.knobs
+        if knob.default is REQUIRED and knob.name not in knobs
+    ]
+
+
+def _unpaired(factory: Factory, base: Knobs, target: Knobs) -> list[Diagnostic]:
+    required = {knob.name for knob in factory.knobs if knob.default is REQUIRED}
+    known = {knob.name for knob in factory.knobs}
+    return [
+        error(
+            "MUF009",
+            f"{name} is set at {one} and not at {other}",
+            hint=f"base and target name the same knobs: add {name}=... to {other}",
+            place=factory.place,
+        )
+        for one, other, names in (
+            ("base", "target", base.keys() - target.keys()),
+            ("target", "base", target.keys() - base.keys()),
+        )
+        for name in sorted(names - required)
+        if name in known or factory.takes_any
+    ]
+
+
+def _vary(factory: Factory, base: Knobs, target: Knobs, vary: Sequence[str]) -> list[Diagnostic]:
+    problems = [
+        error(
+            "MUF014",
+            f"{name} is to vary, but base does not set it",
+            hint=f"add {name}=... to base and target",
+            place=factory.place,
+        )
+        for name in vary
+        if name not in base
+    ]
+    if dict(base) == dict(target) and not vary:
+        problems.append(
+            error(
+                "MUF014",
+                "base and target are equal, so nothing says which axes are widths",
+                hint=f"name the knobs that would grow: --vary {next(iter(base), 'width')}",
+                place=factory.place,
+            )
+        )
+    return problems
+
+
+# -- types --------------------------------------------------------------------------------------
+
+
+def _type_of(knob: Knob) -> object:
+    if knob.annotation is not REQUIRED and not isinstance(knob.annotation, str):
+        return knob.annotation
+    if isinstance(knob.default, bool | int | float | str):
+        return type(knob.default)
+    return object
+
+
+def _fits(value: object, expected: object) -> bool:
+    """Whether a value is of an annotated type; a type not known here fits everything."""
+    origin, options = typing.get_origin(expected), typing.get_args(expected)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, option) for option in options)
+    if origin is typing.Literal:
+        return value in options
+    if expected is None or expected is types.NoneType:
+        return value is None
+    if expected is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if expected is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    plain = origin if isinstance(origin, type) else expected
+    if plain is tuple:
+        return isinstance(value, tuple | list)
+    return not isinstance(plain, type) or plain not in _PLAIN or isinstance(value, plain)
+
+
+def _type_name(expected: object) -> str:
+    return expected.__name__ if isinstance(expected, type) else str(expected)
+
+
+def _literal(text: str) -> object:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _malformed(option: str, what: str) -> Diagnostic:
+    return error("MUF008", f"{option}: {what}", hint=f"write {option} n_embd=128,n_head=2")
+
+
+# -- what building shows ------------------------------------------------------------------------
+
+
+def build(factory: Factory, knobs: Knobs, device: str = "meta") -> nn.Module:
+    """The model at these knobs; the global random number generators stay as they were.
+
+    Raises:
+        MufxError: `MUF011` where building raises, `MUF003` where it makes no `nn.Module`.
+    """
+    try:
+        with preserved_rng(), quiet(), torch.device(device):
+            model = typing.cast("object", factory.build(**knobs))
+    except Exception as problem:
+        raise MufxError(
+            error(
+                "MUF011",
+                f"{factory.name} cannot be built at {written(knobs) or 'its defaults'}: "
+                f"{described(problem)}",
+                hint="choose values that the model accepts, at base and at target",
+                place=place_in_user_code(problem, factory.folder) or factory.place,
+            )
+        ) from problem
+    if not isinstance(model, nn.Module):
+        raise MufxError(
+            error(
+                "MUF003",
+                f"{factory.name} returns a {type(model).__name__}, not an nn.Module",
+                hint="name a class or function that makes the model",
+                place=factory.place,
+            )
+        )
+    return model
+
+
+def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shape of every parameter; a tied one under each of its names."""
+    return {n: tuple(p.shape) for n, p in model.named_parameters(remove_duplicate=False)}
+
+
+def without_effect(
+    factory: Factory,
+    base: Knobs,
+    target: Knobs,
+    behaviour: Callable[[nn.Module], object | None],
+) -> list[str]:
+    """The knobs whose step from base to target, taken alone, changes nothing.
+
+    A change is one of a parameter's shape, or of `behaviour`, which is None where it cannot be
+    told (a number of heads changes no parameter, but what the forward pass does).
+    """
+    return [
+        name
+        for name in base
+        if base[name] != target[name] and not _has_effect(factory, name, base, target, behaviour)
+    ]
+
+
+def _has_effect(
+    factory: Factory,
+    name: str,
+    base: Knobs,
+    target: Knobs,
+    behaviour: Callable[[nn.Module], object | None],
+) -> bool:
+    """Compares two models that differ in one knob: at base, else at target."""
+    for knobs, value in ((base, target[name]), (target, base[name])):
+        try:
+            one, other = build(factory, knobs), build(factory, {**knobs, name: value})
+        except MufxError:  # a combination that the model does not accept says nothing
+            continue
+        if shapes(one) != shapes(other):
+            return True
+        seen = behaviour(one)
+        return seen is None or seen != behaviour(other)
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """Knobs found to change shapes, and sizes at which the model was seen to build."""
+
+    found: Mapping[str, int]  # knob -> how many parameters change their shape
+    values: Knobs
+    sizes: tuple[Knobs, Knobs] | None  # base and target
+
+
+def propose(factory: Factory, given: Knobs) -> Proposal | None:
+    """Tries every knob that may be a width; None where the model cannot be built to try them."""
+    values = _trial_values(factory, given)
+    required = {k.name: values.get(k.name) for k in factory.knobs if k.default is REQUIRED}
+    fixed = {**required, **given}
+    try:
+        reference = shapes(build(factory, fixed))
+    except MufxError:
+        return None
+    found = {
+        name: count
+        for name, value in values.items()
+        if (count := _changed(factory, {**fixed, name: 2 * value}, reference))
+    }
+    for name in sorted(found, key=lambda n: -found[n]):
+        for base, target in _pairs(values[name]):
+            low, high = {**fixed, name: base}, {**fixed, name: target}
+            if all(_changed(factory, knobs, reference) is not None for knobs in (low, high)):
+                return Proposal(found, values, (low, high))
+    return Proposal(found, values, None)
+
+
+def _pairs(value: int) -> list[tuple[int, int]]:
+    """Sizes to propose around a value: it is the target where it is large, else the base."""
+    pairs = [(value, 4 * value), (value, 2 * value)]
+    return [(value // 4, value), *pairs] if value >= 4 * _TRIAL else pairs
+
+
+def _trial_values(factory: Factory, given: Knobs) -> dict[str, int]:
+    """The knobs that may be a width, and a value of each: given, its default, or a trial."""
+    values: dict[str, int] = {}
+    for knob in factory.knobs:
+        value = given.get(knob.name, knob.default)
+        if value is REQUIRED and _fits(_TRIAL, _type_of(knob)):
+            value = _TRIAL
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            values[knob.name] = value
+    return values
+
+
+def _changed(
+    factory: Factory, knobs: Knobs, reference: Mapping[str, tuple[int, ...]]
+) -> int | None:
+    """How many parameters have another shape; None where they are others, or cannot be built."""
+    try:
+        found = shapes(build(factory, knobs))
+    except MufxError:
+        return None
+    if found.keys() != reference.keys():
+        return None
+    return sum(found[name] != reference[name] for name in reference)

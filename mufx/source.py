@@ -1,0 +1,369 @@
+"""What to convert: a factory, its example inputs, and the knobs at base and at target.
+
+`from_callable` takes them from Python, `load` from a specification as on the command line:
+`model.py`, `model.py:GPT` or `package.module:attribute`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeGuard, cast
+
+from torch import Tensor, nn
+
+from mufx.diagnostics import Diagnostic, MufxError, Place, error, raise_errors
+from mufx.discovery import Factory, factory_of, place_of, root_class
+from mufx.inputs import Inputs, InputSpec, MakeInputs, from_specs, from_values, signature_of
+from mufx.knobs import (
+    Knobs,
+    Proposal,
+    build,
+    check_knobs,
+    command,
+    did_you_mean,
+    propose,
+    shapes,
+    without_effect,
+)
+from mufx.loading import import_file, import_module
+from mufx.trials import calls, proposed_inputs
+
+BATCH = 2
+
+ExampleInputs = tuple[object, ...] | Mapping[str, object] | Tensor | Callable[..., object]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model as the user wrote it.
+
+    Attributes:
+        build: Makes the model from keyword knobs, on the current default device.
+        inputs: Example inputs for a batch size, as `(args, kwargs)`; CPU tensors.
+        base: The knobs where the user tunes.
+        target: The knobs of what the user trains; the same names as in `base`.
+        vary: Where base and target are equal: the knobs that would grow.
+        name: The class of the root module.
+        spec: What the user typed, or "" for a call from Python.
+        digest: The sha256 of the user's file, or of the class's source.
+    """
+
+    build: Callable[..., nn.Module]
+    inputs: Callable[[int], Inputs]
+    base: Mapping[str, object]
+    target: Mapping[str, object]
+    vary: tuple[str, ...]
+    name: str
+    spec: str
+    digest: str
+
+
+def from_callable(
+    build: Callable[..., nn.Module],
+    inputs: ExampleInputs,
+    base: Knobs,
+    target: Knobs,
+    vary: Sequence[str] = (),
+) -> Source:
+    """A source from Python values; `build` is called with the knobs as keywords.
+
+    A class or function that takes one configuration object is called with its configuration,
+    and the knobs are the configuration's fields.
+
+    Raises:
+        MufxError: `MUF0xx` for everything that is wrong with the knobs and the inputs.
+    """
+    factory = factory_of(build)
+    raise_errors(check_knobs(factory, base, target, vary))
+    return _checked(_Request(factory, "", base, target, tuple(vary)), from_values(inputs), None)
+
+
+def load(
+    spec: str,
+    base: Knobs | None = None,
+    target: Knobs | None = None,
+    inputs: ExampleInputs | Sequence[InputSpec] | None = None,
+    vary: Sequence[str] = (),
+) -> Source:
+    """The source that a specification names; importing executes the user's file.
+
+    What is not given is taken from the file: `base`, `target` and `example_inputs(batch=2)`.
+
+    Raises:
+        MufxError: `MUF0xx`, located, with what was found and a command that works.
+    """
+    found = _find(spec)
+    names = vars(found.module)
+    base = base if base is not None else _sizes(names, "base", found)
+    target = target if target is not None else _sizes(names, "target", found)
+    if base is None or target is None:
+        raise MufxError(_no_sizes(found, spec, base, target))
+    raise_errors(check_knobs(found.factory, base, target, vary))
+    request = _Request(found.factory, spec, base, target, tuple(vary))
+    digest = hashlib.sha256(found.file.read_bytes()).hexdigest()
+    if _is_specs(inputs):
+        return _checked(request, inputs, digest)
+    given = inputs if inputs is not None else names.get("example_inputs")
+    made = from_values(given, Place(str(found.file), 1)) if given is not None else None
+    return _checked(request, made, digest)
+
+
+# -- the specification --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    factory: Factory
+    module: ModuleType
+    file: Path
+
+
+def _find(spec: str) -> _Found:
+    path, attribute = _split(spec)
+    if path.endswith(".py"):
+        module = import_file(Path(path))
+        file = str(module.__file__)
+        if attribute:
+            factory = factory_of(_attribute(module, attribute, file), module)
+        elif inspect.isfunction(vars(module).get("build")):
+            factory = factory_of(vars(module)["build"], module)
+        else:
+            factory = factory_of(root_class(module, file, spec), module)
+        return _Found(factory, module, Path(file))
+    if not attribute:
+        raise MufxError(
+            error(
+                "MUF001",
+                f"{spec!r} names no model",
+                hint="write model.py, model.py:Class or package.module:Class",
+            )
+        )
+    module = import_module(path)
+    value = _attribute(module, attribute, module.__name__)
+    home = inspect.getmodule(value) or module
+    file = inspect.getsourcefile(home) or str(module.__file__)
+    return _Found(factory_of(value, home), home, Path(file))
+
+
+def _split(spec: str) -> tuple[str, str]:
+    path, colon, attribute = spec.rpartition(":")
+    if colon and attribute.isidentifier():
+        return path, attribute
+    return spec, ""
+
+
+def _attribute(module: ModuleType, name: str, shown: str) -> Callable[..., Any]:
+    """The class or factory function `name` of a module."""
+    place = Place(str(module.__file__), 1) if getattr(module, "__file__", None) else None
+    try:
+        value: Any = getattr(module, name)
+    except AttributeError:
+        names = [n for n in dir(module) if not n.startswith("_")]
+        raise MufxError(_no_attribute(shown, name, names, place)) from None
+    if isinstance(value, type) and issubclass(cast("type[object]", value), nn.Module):
+        return value
+    if inspect.isroutine(value):
+        return value
+    what = f"the class {name}" if isinstance(value, type) else f"a {type(value).__name__}"
+    raise MufxError(
+        error(
+            "MUF003",
+            f"{shown}:{name} is {what}, neither a model class nor a function that makes a model",
+            hint="name the nn.Module class that takes it, or a function that builds the model",
+            place=place,
+        )
+    )
+
+
+def _no_attribute(shown: str, name: str, names: list[str], place: Place | None) -> Diagnostic:
+    return error(
+        "MUF003",
+        f"{shown} has no {name}",
+        hint=f"{did_you_mean(name, names)}name a class or function of the file",
+        place=place,
+    )
+
+
+def _is_specs(inputs: object) -> TypeGuard[Sequence[InputSpec]]:
+    """Whether these are described inputs, as `--input` gives them."""
+    if not isinstance(inputs, list | tuple) or not inputs:
+        return False
+    return all(isinstance(item, InputSpec) for item in cast("Sequence[object]", inputs))
+
+
+# -- base and target ----------------------------------------------------------------------------
+
+
+def _sizes(names: Mapping[str, object], which: str, found: _Found) -> Knobs | None:
+    """`base` or `target` as the file defines it."""
+    value = names.get(which)
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise MufxError(
+            error(
+                "MUF008",
+                f"{which} is a {type(value).__name__}, not a dict of knobs",
+                hint=f'write {which} = {{"width": 64}}',
+                place=Place(str(found.file), 1),
+            )
+        )
+    return {str(name): item for name, item in cast("Mapping[object, object]", value).items()}
+
+
+def _no_sizes(found: _Found, spec: str, base: Knobs | None, target: Knobs | None) -> Diagnostic:
+    """What was found, and a command with sizes at which the model builds."""
+    missing = [n for n, knobs in (("base", base), ("target", target)) if knobs is None]
+    proposal = propose(found.factory, {**(base or {}), **(target or {})})
+    return error(
+        "MUF006",
+        f"no {' and no '.join(missing)} for {found.factory.name}",
+        hint=_proposed(found.factory, spec, proposal),
+        place=found.factory.place,
+    )
+
+
+def _proposed(factory: Factory, spec: str, proposal: Proposal | None) -> str:
+    if proposal is None or not proposal.found:
+        names = ", ".join(knob.name for knob in factory.knobs) or "no knobs"
+        return _lines(
+            f"no knob was seen to change a shape; {factory.name} takes {names}",
+            f"mufx convert {spec} --base KNOB=SMALL --target KNOB=LARGE",
+        )
+    found = [
+        f"{name}={proposal.values[name]} ({count} parameter{'s' if count > 1 else ''})"
+        for name, count in proposal.found.items()
+    ]
+    if proposal.sizes is None:
+        example = f"mufx convert {spec} --base KNOB=SMALL --target KNOB=LARGE"
+    else:
+        example = command(spec, *proposal.sizes)
+    return _lines("these knobs change shapes of parameters; name the widths:", *found, example)
+
+
+def _lines(*lines: str) -> str:
+    """A hint of several lines, the later ones indented under the first."""
+    return "\n          ".join(lines)
+
+
+# -- what building and running on meta shows ----------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    factory: Factory
+    spec: str
+    base: Knobs
+    target: Knobs
+    vary: tuple[str, ...]
+
+
+def _checked(
+    request: _Request, given: MakeInputs | Sequence[InputSpec] | None, digest: str | None
+) -> Source:
+    """The source, once both sizes build, every knob has an effect and the inputs fit."""
+    base, target = _models(request)
+    make = _inputs(request, given, base, target)
+    raise_errors(_idle_knobs(request, base, target, make))
+    return Source(
+        build=request.factory.build,
+        inputs=make,
+        base=dict(request.base),
+        target=dict(request.target),
+        vary=request.vary,
+        name=type(base).__name__,
+        spec=request.spec,
+        digest=digest if digest is not None else _digest_of(type(base)),
+    )
+
+
+def _models(request: _Request) -> tuple[nn.Module, nn.Module | None]:
+    """The models on `meta`; no target where the constructor needs data, which meta has not.
+
+    Whether such a constructor can be recorded is for the recording to say. The model at base is
+    small, so it is built for real, which also shows whether the constructor is to blame.
+    """
+    try:
+        base = build(request.factory, request.base)
+    except MufxError:
+        return build(request.factory, request.base, device="cpu"), None
+    return base, build(request.factory, request.target)
+
+
+def _inputs(
+    request: _Request,
+    given: MakeInputs | Sequence[InputSpec] | None,
+    base: nn.Module,
+    target: nn.Module | None,
+) -> MakeInputs:
+    if given is None:
+        raise MufxError(_no_inputs(request, base, target))
+    forward = type(base).forward
+    make = given if callable(given) else from_specs(given, forward)
+    args, kwargs = make(BATCH)
+    try:
+        inspect.signature(forward).bind(base, *args, **kwargs)
+    except TypeError as problem:
+        raise MufxError(
+            error(
+                "MUF013",
+                f"the inputs do not fit {signature_of(forward)}: {problem}",
+                hint="give the inputs by the names of forward's parameters",
+                place=place_of(forward),
+            )
+        ) from problem
+    return make
+
+
+def _no_inputs(request: _Request, base: nn.Module, target: nn.Module | None) -> Diagnostic:
+    forward = type(base).forward
+    lines = proposed_inputs(base, target) if target is not None else []
+    shown = lines or ["NAME:DTYPE[SIZES]<HIGH"]
+    return error(
+        "MUF012",
+        f"no example inputs for {request.factory.name}: {signature_of(forward)}",
+        hint=_lines(
+            "define example_inputs(batch=2) in the file, or describe them:",
+            command(request.spec, request.base, request.target, shown),
+        ),
+        place=place_of(forward),
+    )
+
+
+def _idle_knobs(
+    request: _Request, base: nn.Module, target: nn.Module | None, make: MakeInputs
+) -> list[Diagnostic]:
+    """The knobs that differ and change nothing."""
+    if target is None or dict(request.base) == dict(request.target):
+        return []
+    inputs = make(BATCH)
+    idle = without_effect(
+        request.factory, request.base, request.target, lambda model: calls(model, inputs)
+    )
+    differing = [n for n in request.base if request.base[n] != request.target[n]]
+    if not idle and shapes(base) == shapes(target):
+        idle = differing
+    return [
+        error(
+            "MUF010",
+            f"{name} changes nothing from {request.base[name]!r} to {request.target[name]!r}: "
+            "no parameter has another shape",
+            hint="name the knobs that make the model wider",
+            place=request.factory.place,
+        )
+        for name in idle
+    ]
+
+
+def _digest_of(cls: type) -> str:
+    """The sha256 of a class's source, or of its name where it has none (an interactive session)."""
+    try:
+        text = inspect.getsource(cls)
+    except (OSError, TypeError):
+        text = f"{cls.__module__}.{cls.__qualname__}"
+    return hashlib.sha256(text.encode()).hexdigest()
