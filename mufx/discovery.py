@@ -1,66 +1,67 @@
-"""Finds the model in a user's module, and how to build it from knobs.
+"""Finds the model that a specification names.
 
-The root class is the `nn.Module` of the file that no other one of the file uses. Its knobs are
-the parameters of its constructor, or the fields of its configuration class.
+The root class of a file is the `nn.Module` that no other one of the file uses.
 """
 
 from __future__ import annotations
 
 import ast
-import dataclasses
 import inspect
-import textwrap
-import types
-import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
-from mufx.diagnostics import MufxError, Place, error
-from mufx.loading import folder_of, imports_from
-
-REQUIRED = inspect.Parameter.empty
-_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-_NO_CONFIG = {"builtins", "torch", "typing", "types", "numpy", "pathlib", "collections"}
+from mufx.diagnostics import Diagnostic, MufxError, Place, error
+from mufx.factory import Factory, factory_of
+from mufx.knobs import did_you_mean
+from mufx.loading import import_file, import_module
 
 
 @dataclass(frozen=True, slots=True)
-class Knob:
-    """A parameter of the constructor, or a field of its configuration."""
+class Found:
+    """What a specification names: how to build it, and the module and file it is in."""
 
-    name: str
-    annotation: object = REQUIRED  # REQUIRED where there is none
-    default: object = REQUIRED  # REQUIRED where there is none
+    factory: Factory
+    module: ModuleType
+    file: Path
 
 
-@dataclass(frozen=True, slots=True)
-class Factory:
-    """Builds a model from keyword knobs.
+def find(spec: str) -> Found:
+    """The model of `model.py`, `model.py:Name` or `package.module:Name`.
 
-    `takes_any` says that it accepts knobs beyond the listed ones (`**kwargs`); `folder` is where
-    the user's code imports its neighbours from.
+    A file without a name is its `build` function, else its root class.
+
+    Raises:
+        MufxError: `MUF001` to `MUF005`.
     """
-
-    build: Callable[..., nn.Module]
-    knobs: tuple[Knob, ...]
-    takes_any: bool
-    name: str
-    place: Place
-    folder: Path
-
-
-@dataclass(frozen=True, slots=True)
-class _Config:
-    """A configuration class, and the constructor's parameter that takes it."""
-
-    parameter: str
-    cls: type
-    instance: object | None = None  # the parameter's default
+    path, attribute = _split(spec)
+    if path.endswith(".py"):
+        module = import_file(Path(path))
+        file = str(module.__file__)
+        if attribute:
+            factory = factory_of(_attribute(module, attribute, file), module)
+        elif inspect.isfunction(vars(module).get("build")):
+            factory = factory_of(vars(module)["build"], module)
+        else:
+            factory = factory_of(root_class(module, file, spec), module)
+        return Found(factory, module, Path(file))
+    if not attribute:
+        raise MufxError(
+            error(
+                "MUF001",
+                f"{spec!r} names no model",
+                hint="write model.py, model.py:Class or package.module:Class",
+            )
+        )
+    module = import_module(path)
+    value = _attribute(module, attribute, module.__name__)
+    home = inspect.getmodule(value) or module
+    file = inspect.getsourcefile(home) or str(module.__file__)
+    return Found(factory_of(value, home), home, Path(file))
 
 
 def root_class(module: ModuleType, file: str, spec: str) -> type[nn.Module]:
@@ -111,47 +112,46 @@ def module_classes(module: ModuleType) -> dict[str, type[nn.Module]]:
     }
 
 
-def factory_of(target: Callable[..., Any], module: ModuleType | None = None) -> Factory:
-    """How to build a model with `target`, a class or a function.
+# -- the specification --------------------------------------------------------------------------
 
-    `module` is where unannotated configurations are looked up.
 
-    Raises:
-        MufxError: `MUF005` where an unannotated configuration cannot be told.
-    """
-    place = place_of(target)
-    module = module if module is not None else inspect.getmodule(target)
-    folder = folder_of(module) if module is not None else Path.cwd()
-    parameters, takes_any = _parameters(target)
-    config = _config_of(target, parameters, module, place)
-    knobs, takes_any = (parameters, takes_any) if config is None else _fields(config)
+def _split(spec: str) -> tuple[str, str]:
+    path, colon, attribute = spec.rpartition(":")
+    if colon and attribute.isidentifier():
+        return path, attribute
+    return spec, ""
 
-    def build(**knobs: object) -> nn.Module:
-        with imports_from(folder):
-            given = knobs if config is None else {config.parameter: _configured(config, knobs)}
-            model: nn.Module = target(**given)
-        return model
 
-    return Factory(
-        build=build,
-        knobs=tuple(knobs),
-        takes_any=takes_any,
-        name=getattr(target, "__name__", type(target).__name__),
-        place=place,
-        folder=folder,
+def _attribute(module: ModuleType, name: str, shown: str) -> Callable[..., Any]:
+    """The class or factory function `name` of a module."""
+    place = Place(str(module.__file__), 1) if getattr(module, "__file__", None) else None
+    try:
+        value: Any = getattr(module, name)
+    except AttributeError:
+        names = [n for n in dir(module) if not n.startswith("_")]
+        raise MufxError(_no_attribute(shown, name, names, place)) from None
+    if isinstance(value, type) and issubclass(cast("type[object]", value), nn.Module):
+        return value
+    if inspect.isroutine(value):
+        return value
+    what = f"the class {name}" if isinstance(value, type) else f"a {type(value).__name__}"
+    raise MufxError(
+        error(
+            "MUF003",
+            f"{shown}:{name} is {what}, neither a model class nor a function that makes a model",
+            hint="name the nn.Module class that takes it, or a function that builds the model",
+            place=place,
+        )
     )
 
 
-def place_of(target: object) -> Place:
-    """Where a class or function is defined; the line of its constructor is not needed."""
-    name = getattr(target, "__name__", type(target).__name__)
-    try:
-        found = inspect.unwrap(target) if inspect.isfunction(target) else target
-        file = inspect.getsourcefile(typing.cast("type", found))
-        line = inspect.getsourcelines(typing.cast("type", found))[1]
-    except (TypeError, OSError):
-        return Place("<unknown>", 0, cls=name)
-    return Place(file or "<unknown>", line, cls=name)
+def _no_attribute(shown: str, name: str, names: list[str], place: Place | None) -> Diagnostic:
+    return error(
+        "MUF003",
+        f"{shown} has no {name}",
+        hint=f"{did_you_mean(name, names)}name a class or function of the file",
+        place=place,
+    )
 
 
 # -- the root class -----------------------------------------------------------------------------
@@ -221,144 +221,3 @@ def _reachable(start: str, uses: Mapping[str, set[str]]) -> set[str]:
             seen.add(name)
             waiting.append(name)
     return seen
-
-
-# -- knobs and configurations -------------------------------------------------------------------
-
-
-def _parameters(target: Callable[..., Any]) -> tuple[list[Knob], bool]:
-    signature = inspect.signature(target)
-    hints = _hints(_code_of(target))
-    knobs = [
-        Knob(name, hints.get(name, p.annotation), p.default)
-        for name, p in signature.parameters.items()
-        if p.kind in _NAMED
-    ]
-    kinds = {p.kind for p in signature.parameters.values()}
-    return knobs, inspect.Parameter.VAR_KEYWORD in kinds
-
-
-def _code_of(target: object) -> Any:
-    """The function that holds the parameters' annotations."""
-    return getattr(target, "__init__", target) if isinstance(target, type) else target
-
-
-def _hints(target: object) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(target)
-    except Exception:  # an annotation that only a type checker can read
-        return {}
-
-
-def _config_of(
-    target: Callable[..., Any], parameters: list[Knob], module: ModuleType | None, place: Place
-) -> _Config | None:
-    declared = getattr(target, "config_class", None)
-    if isinstance(declared, type) and parameters:
-        return _Config(parameters[0].name, declared)
-    required = [p for p in parameters if p.default is REQUIRED]
-    typed = [(p, _config_class(p)) for p in parameters]
-    configs = [_Config(p.name, cls, _instance(p, cls)) for p, cls in typed if cls is not None]
-    if len(configs) == 1 and all(p.name == configs[0].parameter for p in required):
-        return configs[0]
-    if len(required) != 1 or required[0].annotation is not REQUIRED or module is None:
-        return None
-    return _unannotated_config(target, required[0].name, module, place)
-
-
-def _config_class(parameter: Knob) -> type | None:
-    """The configuration class that a parameter is annotated with, or defaulted to."""
-    if parameter.annotation is not REQUIRED:
-        options = _options(parameter.annotation)
-        classes = [o for o in options if o is not types.NoneType]
-        if len(classes) == 1 and isinstance(classes[0], type) and _is_config(classes[0]):
-            return classes[0]
-        return None
-    cls = type(parameter.default)
-    return cls if parameter.default is not REQUIRED and dataclasses.is_dataclass(cls) else None
-
-
-def _options(annotation: object) -> tuple[object, ...]:
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return typing.get_args(annotation)
-    return (annotation,)
-
-
-def _instance(parameter: Knob, cls: type) -> object | None:
-    return parameter.default if isinstance(parameter.default, cls) else None
-
-
-def _is_config(cls: type[Any]) -> bool:
-    package = str(cls.__module__).partition(".")[0]
-    if package in _NO_CONFIG or issubclass(cls, nn.Module | Enum):
-        return False
-    try:
-        return bool(_fields(_Config("", cls))[0])
-    except (TypeError, ValueError):  # a class without a signature
-        return False
-
-
-def _unannotated_config(
-    target: Callable[..., Any], parameter: str, module: ModuleType, place: Place
-) -> _Config | None:
-    """The one class of the file with all the fields that the constructor reads from `parameter`."""
-    read = _attributes_read(target, parameter)
-    if not read:
-        return None
-    classes = [c for c in vars(module).values() if isinstance(c, type) and _is_config(c)]
-    fitting = [c for c in classes if read <= {k.name for k in _fields(_Config("", c))[0]}]
-    if len(fitting) == 1:
-        return _Config(parameter, fitting[0])
-    found = ", ".join(c.__name__ for c in fitting) or "no class"
-    raise MufxError(
-        error(
-            "MUF005",
-            f"{parameter} of {place.cls} has no annotation, and {found} of the file has the "
-            f"fields that the constructor reads ({', '.join(sorted(read))})",
-            hint=f"annotate {parameter} with its class, or define build(...) in the file",
-            place=place,
-        )
-    )
-
-
-def _attributes_read(target: Callable[..., Any], parameter: str) -> set[str]:
-    function = _code_of(target)
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    except (OSError, TypeError, SyntaxError):
-        return set()
-    return {
-        node.attr
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute)
-        and isinstance(node.ctx, ast.Load)
-        and isinstance(node.value, ast.Name)
-        and node.value.id == parameter
-    }
-
-
-def _fields(config: _Config) -> tuple[list[Knob], bool]:
-    """The fields of a configuration class, and whether it takes any other ones."""
-    cls, instance = config.cls, config.instance
-    knobs, takes_any = _parameters(cls)
-    if not knobs and not takes_any:
-        hints = _hints(cls)
-        knobs = [Knob(n, hints.get(n, REQUIRED), v) for n, v in _class_attributes(cls).items()]
-    if instance is not None:
-        knobs = [dataclasses.replace(k, default=getattr(instance, k.name)) for k in knobs]
-    return knobs, takes_any
-
-
-def _class_attributes(cls: type) -> dict[str, object]:
-    return {n: v for n, v in vars(cls).items() if not n.startswith("_") and not callable(v)}
-
-
-def _configured(config: _Config, knobs: Mapping[str, object]) -> object:
-    if config.instance is not None:
-        return dataclasses.replace(typing.cast("Any", config.instance), **knobs)
-    if _parameters(config.cls)[0] or _parameters(config.cls)[1]:
-        return config.cls(**knobs)
-    made = config.cls()
-    for name, value in knobs.items():
-        setattr(made, name, value)
-    return made

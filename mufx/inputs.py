@@ -12,7 +12,7 @@ from typing import cast
 import torch
 
 from mufx.diagnostics import MufxError, Place, error
-from mufx.discovery import place_of
+from mufx.factory import place_of
 from mufx.knobs import did_you_mean
 from mufx.loading import described, place_in_user_code, preserved_rng
 

@@ -10,27 +10,20 @@ import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
-from typing import Any, TypeGuard, cast
+from typing import TypeGuard, cast
 
 from torch import Tensor, nn
 
+from mufx.building import Proposal, build, propose, shapes, without_effect
 from mufx.diagnostics import Diagnostic, MufxError, Place, error, raise_errors
-from mufx.discovery import Factory, factory_of, place_of, root_class
+from mufx.discovery import Found, find
+from mufx.factory import Factory, factory_of, place_of
 from mufx.inputs import Inputs, InputSpec, MakeInputs, from_specs, from_values, signature_of
 from mufx.knobs import (
     Knobs,
-    Proposal,
-    build,
     check_knobs,
     command,
-    did_you_mean,
-    propose,
-    shapes,
-    without_effect,
 )
-from mufx.loading import import_file, import_module
 from mufx.trials import calls, proposed_inputs
 
 BATCH = 2
@@ -97,7 +90,7 @@ def load(
     Raises:
         MufxError: `MUF0xx`, located, with what was found and a command that works.
     """
-    found = _find(spec)
+    found = find(spec)
     names = vars(found.module)
     base = base if base is not None else _sizes(names, "base", found)
     target = target if target is not None else _sizes(names, "target", found)
@@ -113,82 +106,6 @@ def load(
     return _checked(request, made, digest)
 
 
-# -- the specification --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    factory: Factory
-    module: ModuleType
-    file: Path
-
-
-def _find(spec: str) -> _Found:
-    path, attribute = _split(spec)
-    if path.endswith(".py"):
-        module = import_file(Path(path))
-        file = str(module.__file__)
-        if attribute:
-            factory = factory_of(_attribute(module, attribute, file), module)
-        elif inspect.isfunction(vars(module).get("build")):
-            factory = factory_of(vars(module)["build"], module)
-        else:
-            factory = factory_of(root_class(module, file, spec), module)
-        return _Found(factory, module, Path(file))
-    if not attribute:
-        raise MufxError(
-            error(
-                "MUF001",
-                f"{spec!r} names no model",
-                hint="write model.py, model.py:Class or package.module:Class",
-            )
-        )
-    module = import_module(path)
-    value = _attribute(module, attribute, module.__name__)
-    home = inspect.getmodule(value) or module
-    file = inspect.getsourcefile(home) or str(module.__file__)
-    return _Found(factory_of(value, home), home, Path(file))
-
-
-def _split(spec: str) -> tuple[str, str]:
-    path, colon, attribute = spec.rpartition(":")
-    if colon and attribute.isidentifier():
-        return path, attribute
-    return spec, ""
-
-
-def _attribute(module: ModuleType, name: str, shown: str) -> Callable[..., Any]:
-    """The class or factory function `name` of a module."""
-    place = Place(str(module.__file__), 1) if getattr(module, "__file__", None) else None
-    try:
-        value: Any = getattr(module, name)
-    except AttributeError:
-        names = [n for n in dir(module) if not n.startswith("_")]
-        raise MufxError(_no_attribute(shown, name, names, place)) from None
-    if isinstance(value, type) and issubclass(cast("type[object]", value), nn.Module):
-        return value
-    if inspect.isroutine(value):
-        return value
-    what = f"the class {name}" if isinstance(value, type) else f"a {type(value).__name__}"
-    raise MufxError(
-        error(
-            "MUF003",
-            f"{shown}:{name} is {what}, neither a model class nor a function that makes a model",
-            hint="name the nn.Module class that takes it, or a function that builds the model",
-            place=place,
-        )
-    )
-
-
-def _no_attribute(shown: str, name: str, names: list[str], place: Place | None) -> Diagnostic:
-    return error(
-        "MUF003",
-        f"{shown} has no {name}",
-        hint=f"{did_you_mean(name, names)}name a class or function of the file",
-        place=place,
-    )
-
-
 def _is_specs(inputs: object) -> TypeGuard[Sequence[InputSpec]]:
     """Whether these are described inputs, as `--input` gives them."""
     if not isinstance(inputs, list | tuple) or not inputs:
@@ -199,7 +116,7 @@ def _is_specs(inputs: object) -> TypeGuard[Sequence[InputSpec]]:
 # -- base and target ----------------------------------------------------------------------------
 
 
-def _sizes(names: Mapping[str, object], which: str, found: _Found) -> Knobs | None:
+def _sizes(names: Mapping[str, object], which: str, found: Found) -> Knobs | None:
     """`base` or `target` as the file defines it."""
     value = names.get(which)
     if value is None:
@@ -216,7 +133,7 @@ def _sizes(names: Mapping[str, object], which: str, found: _Found) -> Knobs | No
     return {str(name): item for name, item in cast("Mapping[object, object]", value).items()}
 
 
-def _no_sizes(found: _Found, spec: str, base: Knobs | None, target: Knobs | None) -> Diagnostic:
+def _no_sizes(found: Found, spec: str, base: Knobs | None, target: Knobs | None) -> Diagnostic:
     """What was found, and a command with sizes at which the model builds."""
     missing = [n for n, knobs in (("base", base), ("target", target)) if knobs is None]
     proposal = propose(found.factory, {**(base or {}), **(target or {})})

@@ -1,0 +1,157 @@
+"""Builds a model on `meta` at some knobs, to see what a knob does.
+
+A knob is told by what it does: whether another value changes a parameter's shape, or a call of the
+forward pass. On `meta` any size is free.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from mufx.diagnostics import MufxError, error
+from mufx.factory import REQUIRED, Factory
+from mufx.knobs import Knobs, fits, written
+from mufx.loading import described, place_in_user_code, preserved_rng, quiet
+
+_TRIAL = 64  # a width to try a knob with that has no default
+
+
+def build(factory: Factory, knobs: Knobs, device: str = "meta") -> nn.Module:
+    """The model at these knobs; the global random number generators stay as they were.
+
+    Raises:
+        MufxError: `MUF011` where building raises, `MUF003` where it makes no `nn.Module`.
+    """
+    try:
+        with preserved_rng(), quiet(), torch.device(device):
+            model = typing.cast("object", factory.build(**knobs))
+    except Exception as problem:
+        raise MufxError(
+            error(
+                "MUF011",
+                f"{factory.name} cannot be built at {written(knobs) or 'its defaults'}: "
+                f"{described(problem)}",
+                hint="choose values that the model accepts, at base and at target",
+                place=place_in_user_code(problem, factory.folder) or factory.place,
+            )
+        ) from problem
+    if not isinstance(model, nn.Module):
+        raise MufxError(
+            error(
+                "MUF003",
+                f"{factory.name} returns a {type(model).__name__}, not an nn.Module",
+                hint="name a class or function that makes the model",
+                place=factory.place,
+            )
+        )
+    return model
+
+
+def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shape of every parameter; a tied one under each of its names."""
+    return {n: tuple(p.shape) for n, p in model.named_parameters(remove_duplicate=False)}
+
+
+def without_effect(
+    factory: Factory,
+    base: Knobs,
+    target: Knobs,
+    behaviour: Callable[[nn.Module], object | None],
+) -> list[str]:
+    """The knobs whose step from base to target, taken alone, changes nothing.
+
+    A change is one of a parameter's shape, or of `behaviour`, which is None where it cannot be
+    told (a number of heads changes no parameter, but what the forward pass does).
+    """
+    return [
+        name
+        for name in base
+        if base[name] != target[name] and not _has_effect(factory, name, base, target, behaviour)
+    ]
+
+
+def _has_effect(
+    factory: Factory,
+    name: str,
+    base: Knobs,
+    target: Knobs,
+    behaviour: Callable[[nn.Module], object | None],
+) -> bool:
+    """Compares two models that differ in one knob: at base, else at target."""
+    for knobs, value in ((base, target[name]), (target, base[name])):
+        try:
+            one, other = build(factory, knobs), build(factory, {**knobs, name: value})
+        except MufxError:  # a combination that the model does not accept says nothing
+            continue
+        if shapes(one) != shapes(other):
+            return True
+        seen = behaviour(one)
+        return seen is None or seen != behaviour(other)
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """Knobs found to change shapes, and sizes at which the model was seen to build."""
+
+    found: Mapping[str, int]  # knob -> how many parameters change their shape
+    values: Knobs
+    sizes: tuple[Knobs, Knobs] | None  # base and target
+
+
+def propose(factory: Factory, given: Knobs) -> Proposal | None:
+    """Tries every knob that may be a width; None where the model cannot be built to try them."""
+    values = _trial_values(factory, given)
+    required = {k.name: values.get(k.name) for k in factory.knobs if k.default is REQUIRED}
+    fixed = {**required, **given}
+    try:
+        reference = shapes(build(factory, fixed))
+    except MufxError:
+        return None
+    found = {
+        name: count
+        for name, value in values.items()
+        if (count := _changed(factory, {**fixed, name: 2 * value}, reference))
+    }
+    for name in sorted(found, key=lambda n: -found[n]):
+        for base, target in _pairs(values[name]):
+            low, high = {**fixed, name: base}, {**fixed, name: target}
+            if all(_changed(factory, knobs, reference) is not None for knobs in (low, high)):
+                return Proposal(found, values, (low, high))
+    return Proposal(found, values, None)
+
+
+def _pairs(value: int) -> list[tuple[int, int]]:
+    """Sizes to propose around a value: it is the target where it is large, else the base."""
+    pairs = [(value, 4 * value), (value, 2 * value)]
+    return [(value // 4, value), *pairs] if value >= 4 * _TRIAL else pairs
+
+
+def _trial_values(factory: Factory, given: Knobs) -> dict[str, int]:
+    """The knobs that may be a width, and a value of each: given, its default, or a trial."""
+    values: dict[str, int] = {}
+    for knob in factory.knobs:
+        value = given.get(knob.name, knob.default)
+        if value is REQUIRED and fits(_TRIAL, knob):
+            value = _TRIAL
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            values[knob.name] = value
+    return values
+
+
+def _changed(
+    factory: Factory, knobs: Knobs, reference: Mapping[str, tuple[int, ...]]
+) -> int | None:
+    """How many parameters have another shape; None where they are others, or cannot be built."""
+    try:
+        found = shapes(build(factory, knobs))
+    except MufxError:
+        return None
+    if found.keys() != reference.keys():
+        return None
+    return sum(found[name] != reference[name] for name in reference)
