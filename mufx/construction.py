@@ -27,7 +27,7 @@ from mufx.recorder import Recorder, place_of
 from mufx.recording import InputDevice, Origin, Size, TensorValue
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Construction:
     """A model on `meta`, and the program that would fill it.
 
@@ -243,6 +243,8 @@ def run_nodes(
             return env[value]
         if isinstance(value, InputDevice):
             return torch.device(device)
+        if isinstance(value, Size):
+            return value.hint
         if isinstance(value, slice):
             return slice(real(value.start), real(value.stop), real(value.step))
         if isinstance(value, (tuple, list)):

@@ -72,6 +72,7 @@ CODES: dict[str, str] = {
     "MUF301": "a size that grows with width and has no place to be corrected",
     "MUF302": "a finite output that grows with width",
     "MUF303": "the proof found a ratio that leaves 1",
+    "MUF304": "a multiplication that stays in the forward pass",
 }
 
 

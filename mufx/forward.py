@@ -46,7 +46,12 @@ _DATA_DEPENDENT = (
 
 
 def record_forward(
-    model: nn.Module, inputs: Inputs, *, training: bool, free_sizes: bool = False
+    model: nn.Module,
+    inputs: Inputs,
+    *,
+    training: bool,
+    free_sizes: bool = False,
+    spelled: Mapping[Callable[..., object], Callable[..., object]] | None = None,
 ) -> Recording:
     """Records `model(*args, **kwargs)` as it runs in training or in evaluation.
 
@@ -56,6 +61,7 @@ def record_forward(
             is part of the recording.
         training: The mode to record.
         free_sizes: Whether the sizes of the inputs stay free where the model lets them.
+        spelled: Fused functions to the functions that are recorded, step by step, instead.
 
     Raises:
         MufxError: `MUF101`, `MUF102`, `MUF103` or `MUF105`, with the place in the source.
@@ -63,7 +69,7 @@ def record_forward(
     modes = {name: module.training for name, module in model.named_modules()}
     model.train(training)
     try:
-        return _Forward(model, free_sizes).record(inputs)
+        return _Forward(model, free_sizes, spelled or {}).record(inputs)
     finally:
         for name, module in model.named_modules():
             module.training = modes[name]
@@ -72,9 +78,15 @@ def record_forward(
 class _Forward(Recorder):
     """The recorder of a forward pass."""
 
-    def __init__(self, model: nn.Module, free_sizes: bool) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        free_sizes: bool,
+        spelled: Mapping[Callable[..., object], Callable[..., object]],
+    ) -> None:
         super().__init__()
         self.model = model
+        self.spelled = spelled
         self.shape_env = ShapeEnv(duck_shape=False) if free_sizes else None
         self.fake_mode = FakeTensorMode(shape_env=self.shape_env, allow_non_fake_inputs=True)
         self.symbols: dict[str, tuple[str, int]] = {}
@@ -139,6 +151,18 @@ class _Forward(Recorder):
         )
 
     # -- Recorder ---------------------------------------------------------------------------
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> object:
+        if func in self.spelled:
+            with self:
+                return self.spelled[func](*args, **(kwargs or {}))
+        return super().__torch_function__(func, types, args, kwargs)
 
     def perform(
         self, func: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]

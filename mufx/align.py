@@ -1,0 +1,146 @@
+"""Lays the recordings of one model at several sizes side by side.
+
+What differs between them is the width dependence: an axis that grows, a number such as
+`1/sqrt(d)`. No operation needs a rule for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import fx
+
+from mufx.diagnostics import MufxError, error
+from mufx.recording import InputDevice, Recording, Size
+from mufx.sizes import Axis, Number, Slot
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One mode of a model: the graph at target width, and what is known from the other sizes.
+
+    `recording.graph` is the graph that the passes rewrite; all facts are keyed by node name.
+    """
+
+    training: bool
+    recording: Recording
+    base: Recording
+    axes: Mapping[str, tuple[Axis, ...]]
+    numbers: Mapping[tuple[str, Slot], Number]
+    """The numbers among a node's arguments that are not the same at every size."""
+    base_nodes: Mapping[str, fx.Node] = field(repr=False, default_factory=dict)
+
+    @property
+    def graph(self) -> fx.Graph:
+        """The graph at target width."""
+        return self.recording.graph
+
+
+def align(base: Recording, target: Recording, along: Recording, training: bool) -> Trace:
+    """The trace of recordings at base, target and a third size.
+
+    Raises:
+        MufxError: `MUF106`, at the first node that is not the same operation on the same inputs.
+    """
+    axes: dict[str, tuple[Axis, ...]] = {}
+    numbers: dict[tuple[str, Slot], Number] = {}
+    base_nodes: dict[str, fx.Node] = {}
+    others: dict[fx.Node, tuple[fx.Node, fx.Node]] = {}
+    for b, t, a in _rows(base, target, along):
+        if (b.op, b.target) != (t.op, t.target) or (a.op, a.target) != (t.op, t.target):
+            raise _differs(target, t, b if _key(b) != _key(t) else a)
+        others[t] = (b, a)
+        base_nodes[t.name] = b
+        for slot, value in [*enumerate(t.args), *t.kwargs.items()]:
+            found = _compare(value, _argument(b, slot), _argument(a, slot), others)
+            if found is False:
+                raise _differs(target, t, b)
+            if isinstance(found, Number):
+                numbers[t.name, slot] = found
+        value = target.values.get(t.name)
+        if value is not None:
+            small, large = base.values[b.name], along.values[a.name]
+            assert small is not None
+            assert large is not None
+            sizes = zip(small.sizes, value.sizes, large.sizes, strict=True)
+            axes[t.name] = tuple(Axis(*s) for s in sizes)
+    return Trace(training, target, base, axes, numbers, base_nodes)
+
+
+def _rows(*recordings: Recording) -> Iterator[tuple[fx.Node, fx.Node, fx.Node]]:
+    graphs = [list(r.graph.nodes) for r in recordings]
+    if len({len(g) for g in graphs}) > 1:
+        lengths = [len(g) for g in graphs]
+        for row in zip(*graphs, strict=False):
+            if len({_key(n) for n in row}) > 1:
+                raise _differs(recordings[1], row[1], row[0], lengths)
+    yield from zip(*graphs, strict=True)  # type: ignore[misc]
+
+
+def _key(node: fx.Node) -> tuple[str, object]:
+    return (node.op, node.target)
+
+
+def _argument(node: fx.Node, slot: Slot) -> Any:
+    if isinstance(slot, int):
+        return node.args[slot] if slot < len(node.args) else None
+    return node.kwargs.get(slot)
+
+
+def _compare(
+    target: Any, base: Any, along: Any, others: Mapping[fx.Node, tuple[fx.Node, fx.Node]]
+) -> Number | bool:
+    """`True` if the arguments agree, a `Number` if only their value differs, else `False`."""
+    if isinstance(target, fx.Node):
+        return others[target] == (base, along)
+    if isinstance(target, Size):
+        target = target.hint
+    base = base.hint if isinstance(base, Size) else base
+    along = along.hint if isinstance(along, Size) else along
+    if _is_number(target) and _is_number(base) and _is_number(along):
+        return True if target == base == along else Number(base, target, along)
+    if isinstance(target, (tuple, list)):
+        if not (type(target) is type(base) is type(along)) or not (
+            len(target) == len(base) == len(along)
+        ):
+            return False
+        rows = zip(target, base, along, strict=True)
+        return all(_compare(t, b, a, others) is not False for t, b, a in rows)
+    if isinstance(target, Mapping):
+        keys = target.keys()
+        return keys == base.keys() == along.keys() and all(
+            _compare(target[k], base[k], along[k], others) is not False for k in keys
+        )
+    if isinstance(target, slice):
+        parts = [(s.start, s.stop, s.step) for s in (target, base, along)]
+        return all(_compare(*row, others) is not False for row in zip(*parts, strict=True))
+    if isinstance(target, InputDevice):
+        return True
+    return bool(target == base == along)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _differs(
+    recording: Recording, node: fx.Node, other: fx.Node, lengths: list[int] | None = None
+) -> MufxError:
+    origin = recording.origins.get(node.name)
+    sizes = f" ({lengths[0]} and {lengths[1]} operations)" if lengths else ""
+    return MufxError(
+        error(
+            "MUF106",
+            f"base and target record different graphs{sizes}: the first difference is "
+            f"{_text(other)} against {_text(node)}",
+            hint="change only widths between base and target; depth and structure must stay",
+            place=origin.place if origin is not None else None,
+        )
+    )
+
+
+def _text(node: fx.Node) -> str:
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "?")
+    return f"{name}({', '.join(str(a) for a in node.args)})"

@@ -1,0 +1,144 @@
+"""The values that depend on no input and no parameter: buffers, masks, position tables.
+
+Their sizes are not derived but computed, for real, at base and at target width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import fx
+
+from mufx.align import Trace
+from mufx.construction import Construction, is_random, run_nodes
+from mufx.magnitudes import Magnitude, Rank, Site, SiteKind
+from mufx.recording import Recording
+from mufx.rules.table import operation
+from mufx.sizes import same
+
+_TOO_LARGE = 2**25  # elements; a larger table is taken to have a size of its own
+_SAME_VALUE = frozenset(
+    "to type type_as float double half bfloat16 view reshape expand contiguous clone detach "
+    "unsqueeze squeeze getitem expand_as".split()
+)
+
+
+class Constants:
+    """Finds the constant nodes of a trace, and computes their magnitudes on demand."""
+
+    def __init__(self, trace: Trace, base: Construction, target: Construction) -> None:
+        """`base` and `target` give the values of buffers."""
+        self.trace = trace
+        self.base, self.target = base, target
+        parameters = {n for n, _ in target.model.named_parameters(remove_duplicate=False)}
+        self._names = _constant_nodes(trace.graph, parameters)
+        self._found: dict[str, Magnitude] = {}
+
+    def __contains__(self, node: fx.Node) -> bool:
+        """Whether the node depends on no input and no parameter."""
+        return node.name in self._names
+
+    def magnitude(self, node: fx.Node) -> Magnitude:
+        """How the value changes from base to target width."""
+        if node.name not in self._found:
+            self._found[node.name] = self._measure(node)
+        return self._found[node.name]
+
+    def _measure(self, node: fx.Node) -> Magnitude:
+        value = self.trace.recording.values.get(node.name)
+        if value is None or not value.dtype.is_floating_point:
+            return Magnitude()
+        small = _evaluate(self.trace.base_nodes[node.name], self.trace.base, self.base)
+        large = _evaluate(node, self.trace.recording, self.target)
+        if small is None or large is None:
+            return Magnitude()
+        if _is_mask(large):
+            return Magnitude(neutral=True)
+        ratio = _ratio(small, large)
+        return Magnitude(ratio, None if same(ratio, 1) else {Rank.GROWING: {self._site(node): 1}})
+
+    def _site(self, node: fx.Node) -> Site:
+        source = node
+        while operation(source) in _SAME_VALUE and source.op != "get_attr":
+            (source,) = source.all_input_nodes[:1]
+        if source.op == "get_attr":
+            return Site(SiteKind.BUFFER, source.name)
+        for (name, slot), _ in self.trace.numbers.items():
+            if name == source.name and operation(source) in ("tensor", "full", "scalar_tensor"):
+                return Site(SiteKind.NUMBER, name, slot)
+        return Site(SiteKind.RESULT, node.name)
+
+
+def _constant_nodes(graph: fx.Graph, parameters: set[str]) -> frozenset[str]:
+    names: set[str] = set()
+    overwritten = {
+        n.args[0]
+        for n in graph.nodes
+        if operation(n) in ("setitem", "copy", "index_put", "masked_fill", "scatter")
+        and n.args
+        and any(i is not n.args[0] for i in n.all_input_nodes)
+    }
+    for node in graph.nodes:
+        if node.op in ("placeholder", "output") or node in overwritten or is_random(node):
+            continue
+        if node.op == "get_attr":
+            if node.target not in parameters:
+                names.add(node.name)
+        elif all(i.name in names for i in node.all_input_nodes):
+            names.add(node.name)
+    return frozenset(names)
+
+
+def _evaluate(
+    node: fx.Node, recording: Recording, construction: Construction
+) -> torch.Tensor | None:
+    needed = _ancestors(node)
+    values = [recording.values.get(n.name) for n in needed]
+    if any(v is not None and _count(v.sizes) > _TOO_LARGE for v in values):
+        return None
+    buffers = {
+        str(n.target): construction.value(str(n.target)) for n in needed if n.op == "get_attr"
+    }
+    result: Any = run_nodes(needed, buffers, "cpu")[node]
+    return result if isinstance(result, torch.Tensor) else None
+
+
+def _ancestors(node: fx.Node) -> list[fx.Node]:
+    seen: dict[fx.Node, None] = {}
+
+    def visit(n: fx.Node) -> None:
+        if n not in seen:
+            for i in n.all_input_nodes:
+                visit(i)
+            seen[n] = None
+
+    visit(node)
+    return list(seen)
+
+
+def _count(sizes: Iterable[int]) -> int:
+    total = 1
+    for size in sizes:
+        total *= size
+    return total
+
+
+def _is_mask(value: torch.Tensor) -> bool:
+    """Only zeros, infinities and numbers that stand for them."""
+    return bool(((value == 0) | (value.abs() >= 1e4)).all())
+
+
+def _ratio(base: torch.Tensor, target: torch.Tensor) -> float:
+    """The common factor of two tensors; 1 where there is none."""
+    if base.shape != target.shape:
+        flat = base.flatten(), target.flatten()
+        if not all(bool((v == v[0]).all()) for v in flat if v.numel()):
+            return 1.0
+        base, target = flat[0][:1], flat[1][:1]
+    there = (base != 0) & base.isfinite() & target.isfinite()
+    factors = (target[there].double() / base[there].double()).flatten()
+    if not factors.numel() or not bool(((factors / factors[0] - 1).abs() < 1e-5).all()):
+        return 1.0
+    return float(factors[0])

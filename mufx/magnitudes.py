@@ -1,0 +1,163 @@
+"""What the ratio calculation knows of a value: how its size changes from base to target width.
+
+In the maximal update parametrization every activation keeps its size, so every ratio is 1. Where
+one is not, `ways` says what could be changed to bring it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import IntEnum, StrEnum
+
+from mufx.sizes import Slot, same
+
+
+class SiteKind(StrEnum):
+    """What is multiplied at a site."""
+
+    NUMBER = "number"
+    """A literal among a node's arguments, or the default of a kernel's scale argument."""
+    BUFFER = "buffer"
+    """The value of a buffer; `node` is its `get_attr` node."""
+    RESULT = "result"
+    """The result of a node, by an inserted multiplication."""
+    OPERAND = "operand"
+    """One operand of a node, by an inserted multiplication."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A place where a correction can go."""
+
+    kind: SiteKind
+    node: str
+    slot: Slot | None = None
+
+
+class Rank(IntEnum):
+    """Which site is preferred: the number that moved the ratio, then ever weaker links."""
+
+    GROWING = 1
+    """A literal that itself changes with width."""
+    KERNEL = 2
+    """The scale argument of a fused kernel."""
+    AFTER = 3
+    """The first literal after the ratio left 1."""
+    BEFORE = 4
+    """The last literal before the ratio left 1."""
+    RESULT = 5
+    """A new multiplication where the ratio left 1."""
+
+
+Powers = Mapping[Site, float]
+"""Sites that together correct a value: scaling each by f**(1/power) scales the value by f."""
+Ways = Mapping[Rank, Powers]
+
+
+@dataclass(frozen=True, slots=True)
+class Magnitude:
+    """An activation: `ratio` is its size at target over its size at base, after training.
+
+    `neutral` marks what may be added without a size of its own: a mask of 0 and -inf, an eps.
+    """
+
+    ratio: float = 1.0
+    ways: Ways | None = None
+    neutral: bool = False
+
+    @property
+    def is_one(self) -> bool:
+        """Whether the size does not change with width."""
+        return same(self.ratio, 1.0)
+
+    def known_ways(self) -> Ways:
+        """The ways to correct it, possibly none."""
+        return self.ways or {}
+
+    def demoted(self) -> Magnitude:
+        """As it enters a contraction that moves the ratio: its literals now lie before that."""
+        if not self.is_one:
+            return self
+        ways = self.known_ways()
+        literal = ways.get(Rank.GROWING) or ways.get(Rank.AFTER) or ways.get(Rank.BEFORE)
+        return replace(self, ways={Rank.BEFORE: literal} if literal else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """A value made of parameters only: a view, a scaled or a masked parameter.
+
+    `names` are the parameters that are the weight itself, `gains` those that only multiply it.
+    A weight that is not `linear` in them (`tanh(W)`, `1 + g`) can be used elementwise, but no
+    rule says how it learns when an axis that grows is contracted.
+    """
+
+    names: frozenset[str]
+    gains: frozenset[str] = frozenset()
+    ratio: float = 1.0
+    ways: Ways | None = None
+    linear: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Several:
+    """The values of an operation with several results, by index."""
+
+    items: tuple[Value, ...]
+
+    def __getitem__(self, index: int) -> Value:
+        """The value of one result."""
+        return self.items[index]
+
+
+Value = Magnitude | Weight | Several
+
+
+def multiplied(*values: Magnitude) -> Magnitude:
+    """The product of activations: ratios multiply, powers of a shared site add."""
+    ratio = 1.0
+    for value in values:
+        ratio *= value.ratio
+    return Magnitude(ratio, merged_ways(values))
+
+
+def merged_ways(values: Iterable[Magnitude]) -> Ways | None:
+    """Ways to correct a product: those of the factors that left 1, else those of any."""
+    factors = sorted(values, key=lambda v: v.is_one)
+    ways: dict[Rank, Powers] = {}
+    for value in factors:
+        for rank, powers in value.known_ways().items():
+            if rank not in ways:
+                ways[rank] = powers
+            elif set(ways[rank]) == set(powers):
+                total = {site: ways[rank][site] + power for site, power in powers.items()}
+                ways[rank] = {site: power for site, power in total.items() if power}
+    return {rank: powers for rank, powers in ways.items() if powers} or None
+
+
+def powered(value: Magnitude, power: float) -> Magnitude:
+    """`value ** power`."""
+    ways = {
+        rank: {site: degree * power for site, degree in powers.items()}
+        for rank, powers in value.known_ways().items()
+    }
+    return Magnitude(value.ratio**power, ways if power else None)
+
+
+def joined_ways(values: Iterable[Magnitude]) -> Ways | None:
+    """Ways to correct a sum of equal ratios: a site that all share, else the best of each."""
+    terms = [v.known_ways() for v in values]
+    for rank in Rank:
+        powers = [ways.get(rank) for ways in terms]
+        if powers[0] and all(p == powers[0] for p in powers):
+            return {rank: powers[0]}
+    joined: dict[Site, float] = {}
+    for ways in terms:
+        if not ways:
+            return None
+        for site, degree in ways[min(ways)].items():
+            if joined.get(site, degree) != degree:
+                return None
+            joined[site] = degree
+    return {Rank.RESULT: joined}

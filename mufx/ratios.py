@@ -1,0 +1,512 @@
+"""The ratio calculation: how the size of every value changes from base to target width.
+
+One walk over the graph with the op rules serves three purposes. It finds how parameters are used
+(`observe`), derives the corrections of a model in standard parametrization (`correct`), and
+proves a finished one (`check`). In the maximal update parametrization every ratio is 1.
+
+Counting follows Tensor Programs V, Appendix J: after training, a sum of n products is n times as
+large as one of them (law of large numbers); at initialisation, with independent zero-mean
+weights, sqrt(n) times (central limit theorem).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import fx
+
+from mufx.align import Trace
+from mufx.constants import Constants
+from mufx.diagnostics import Diagnostic, Place, error
+from mufx.magnitudes import Magnitude, Rank, Several, Site, SiteKind, Value, Weight
+from mufx.rules import Rule, operation
+from mufx.sizes import Axis, Number, Slot, same
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One way in which one parameter is consumed.
+
+    `m_in` is the width multiplier of the axes that are contracted with an activation, `m_out` of
+    those that survive into the result; `contracts` and `keeps` say whether such an axis grows
+    (at base width every multiplier is 1, growth is not).
+    """
+
+    parameter: str
+    node: str
+    operation: str
+    kind: str
+    contracts: bool
+    keeps: bool
+    m_in: float
+    m_out: float
+    place: Place
+    contracted: tuple[Axis, ...] = ()
+    kept: tuple[Axis, ...] = ()
+    slot: Slot | None = None
+    """The argument that the weight stands in; `None` inside a list of weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """What a parameter brings into the proof: target over base of its init and of its update."""
+
+    init: float
+    update: float
+    at_zero: bool = False
+    """Initialised to zero: the size at initialisation says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A ratio that leaves 1 where it must not."""
+
+    node: str
+    parameter: str | None
+    what: str
+    ratio: float
+    place: Place
+
+
+class _Restart(Exception):  # noqa: N818
+    """A correction was made: the walk goes on from the first node that it changes."""
+
+    def __init__(self, node: str) -> None:
+        super().__init__(node)
+        self.node = node
+
+
+class Walk:
+    """One walk over a trace. Subclasses decide what a demand or a use of a weight means."""
+
+    def __init__(self, trace: Trace, constants: Constants, rules: Mapping[str, Rule]) -> None:
+        """A walk that has not started."""
+        self.trace, self.constants, self.rules = trace, constants, rules
+        self.corrections: dict[Site, float] = {}
+        self.uses: dict[tuple[str, str], Use] = {}
+        self.diagnostics: list[Diagnostic] = []
+        self.values: dict[str, Value] = {}
+        self.node: fx.Node = trace.graph._root
+        self.order = {node.name: i for i, node in enumerate(trace.graph.nodes)}
+        self._parameters = frozenset(
+            n for n, _ in constants.target.model.named_parameters(remove_duplicate=False)
+        )
+
+    # -- the walk ---------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Visits every node, going back where a correction changed an earlier one."""
+        nodes = list(self.trace.graph.nodes)
+        index = self.order
+        i = 0
+        while i < len(nodes):
+            try:
+                self.values[nodes[i].name] = self._visit(nodes[i])
+                i += 1
+            except _Restart as restart:
+                i = index[restart.node]
+
+    def _visit(self, node: fx.Node) -> Value:
+        self.node = node
+        if node.op == "placeholder":
+            return Magnitude()
+        if node.op == "get_attr":
+            name = str(node.target)
+            return Weight(frozenset({name})) if name in self._parameters else Magnitude()
+        if node.op == "output":
+            return self._output(node)
+        if node in self.constants:
+            return Magnitude()  # measured where an activation meets it
+        name = operation(node)
+        rule = self.rules.get(name)
+        value = self._unknown(node, name) if rule is None else rule(self, node)
+        own = self.corrections.get(Site(SiteKind.RESULT, node.name))
+        if own is not None and isinstance(value, (Magnitude, Weight)):
+            value = replace(value, ratio=value.ratio * own)
+        return value
+
+    def _output(self, node: fx.Node) -> Value:
+        for result in node.all_input_nodes:
+            axes = self.axes(result)
+            value = self.item(result)
+            if isinstance(value, Magnitude) and not any(a.grows for a in axes):
+                self.finite_output(result, value)
+        return Magnitude()
+
+    def _unknown(self, node: fx.Node, name: str) -> Value:
+        """Without a rule only what has nothing to do with width can pass."""
+        operands = [(n, self.item(n)) for n in node.all_input_nodes]
+        grows = any(a.grows for n in (node, *node.all_input_nodes) for a in self.axes(n))
+        plain = all(isinstance(v, Magnitude) and v.is_one for _, v in operands)
+        if not grows and plain:
+            return Magnitude()
+        for operand, value in operands:
+            if isinstance(value, Weight):
+                self.diagnostics.append(self._no_rule("MUF202", name, _names(value)))
+                return Magnitude()
+            del operand
+        self.diagnostics.append(self._no_rule("MUF201", name, None))
+        return Magnitude()
+
+    def _no_rule(self, code: str, name: str, parameters: str | None) -> Diagnostic:
+        what = f"{name} uses {parameters}" if parameters else f"{name} works on an axis that grows"
+        return error(
+            code,
+            f"{what}, and has no rule",
+            hint=f'register one: table = RuleTable(); @table.rule("{name}") def rule(flow, node): '
+            "...; then pass rules=RULES | table",
+            place=self.place,
+        )
+
+    # -- what rules ask (the Flow protocol) -------------------------------------------------
+
+    @property
+    def place(self) -> Place:
+        """Where the current node stands in the user's source."""
+        return self.trace.recording.origins[self.node.name].place
+
+    def argument(self, slot: Slot) -> Any:
+        """The argument in a slot, `None` if there is none."""
+        if isinstance(slot, int):
+            return self.node.args[slot] if slot < len(self.node.args) else None
+        return self.node.kwargs.get(slot)
+
+    def value(self, slot: Slot) -> Value:
+        """What is known of the operand in an argument slot; a literal is a number."""
+        operand = self.argument(slot)
+        value = self.item(operand) if isinstance(operand, fx.Node) else self.number(slot)
+        factor = self.corrections.get(Site(SiteKind.OPERAND, self.node.name, slot))
+        if factor is None:
+            return value
+        assert isinstance(value, (Magnitude, Weight))
+        return replace(value, ratio=value.ratio * factor)
+
+    def item(self, operand: Any) -> Value:
+        """What is known of a node."""
+        if not isinstance(operand, fx.Node):
+            return Magnitude()
+        if operand not in self.constants:
+            return self.values[operand.name]
+        found = self.constants.magnitude(operand)
+        ratio = found.ratio
+        for powers in found.known_ways().values():
+            for site in powers:
+                ratio *= self.corrections.get(site, 1.0)
+        return replace(found, ratio=ratio)
+
+    def magnitude(self, slot: Slot) -> Magnitude:
+        """The operand as an activation; a parameter there is used elementwise."""
+        value = self.value(slot)
+        if isinstance(value, Magnitude):
+            return value
+        if isinstance(value, Several):
+            first = value[0]
+            assert isinstance(first, Magnitude)
+            return first
+        operand = self.argument(slot)
+        return self.elementwise(value, operand, slot)
+
+    def has(self, slot: Slot) -> bool:
+        """Whether there is a tensor in the slot."""
+        return isinstance(self.argument(slot), fx.Node)
+
+    def is_constant(self, slot: Slot) -> bool:
+        """Whether the operand depends on no input and no parameter."""
+        operand = self.argument(slot)
+        return not isinstance(operand, fx.Node) or operand in self.constants
+
+    def axes(self, operand: Any) -> tuple[Axis, ...]:
+        """The axes of a node."""
+        return self.trace.axes.get(operand.name, ()) if isinstance(operand, fx.Node) else ()
+
+    def axes_of(self, slot: Slot) -> tuple[Axis, ...]:
+        """The axes of the operand in a slot."""
+        return self.axes(self.argument(slot))
+
+    def ratio(self, slot: Slot) -> float:
+        """A literal's target/base."""
+        number = self.trace.numbers.get((self.node.name, slot))
+        return number.ratio if number is not None else 1.0
+
+    def number(self, slot: Slot, default: Number | None = None) -> Magnitude:
+        """A literal's magnitude, with itself as the site of a correction."""
+        literal = self.argument(slot)
+        found = self.trace.numbers.get((self.node.name, slot), default)
+        if not isinstance(literal, (int, float)) and default is None:
+            return Magnitude()
+        site = Site(SiteKind.NUMBER, self.node.name, slot)
+        ratio = self.corrections.get(site, 1.0)
+        if found is None:
+            assert isinstance(literal, (int, float))
+            neutral = not 1e-3 < abs(literal) < 1e4
+            return Magnitude(ratio, {Rank.AFTER: {site: 1.0}}, neutral)
+        if not found.is_power:
+            self.diagnostics.append(
+                error(
+                    "MUF107",
+                    f"the number {found.target:g} is {found.base:g} at base width and "
+                    f"{found.along:g} further along: it follows no power of the width",
+                    hint="make it a constant or a pure power of a width",
+                    place=self.place,
+                )
+            )
+        rank = Rank.AFTER if same(found.ratio, 1.0) else Rank.GROWING
+        return Magnitude(found.ratio * ratio, {rank: {site: 1.0}})
+
+    def moved(self, value: Magnitude, factor: float, rank: Rank = Rank.RESULT) -> Magnitude:
+        """`value` times a factor that this node brings in, correctable at its result."""
+        if same(factor, 1.0):
+            return value
+        site = Site(SiteKind.RESULT, self.node.name)
+        return Magnitude(value.ratio * factor, {**value.known_ways(), rank: {site: 1.0}})
+
+    def refuse(self, why: str, hint: str) -> None:
+        """Reports that this use of a parameter has no rule."""
+        self.diagnostics.append(error("MUF202", why, hint=hint, place=self.place))
+
+    def inside(self, operand: Any, kind: str, contracted: tuple[int, ...] = ()) -> None:
+        """A parameter is used inside a fused operation whose result has ratio 1."""
+        weight = self.item(operand)
+        if isinstance(weight, Weight):
+            self.used(weight, operand, kind, contracted, Magnitude())
+
+    def contract(self, weight: Weight, slot: Slot, contracted: tuple[int, ...], x: Slot) -> Value:
+        """A weight is contracted with the operand in slot `x` over its axes `contracted`."""
+        operand = self.argument(slot)
+        grows = any(self.axes(operand)[i].grows for i in contracted)
+        if grows and (len(weight.names) != 1 or not weight.linear):
+            self.refuse(
+                f"a weight computed from {_names(weight)} is contracted over an axis that grows",
+                "contract the parameters themselves, one after the other",
+            )
+            return Magnitude()
+        if not grows:  # a product with a finite sum: the weight acts like a gain
+            weight = replace(weight, linear=True)
+        return self.used(weight, operand, "contraction", contracted, self.magnitude(x), x, slot)
+
+    def elementwise(self, weight: Weight, operand: Any, slot: Slot) -> Magnitude:
+        """A parameter is added, multiplied or looked up entry by entry."""
+        kind = "lookup" if operation(self.node) in _LOOKUPS else "elementwise"
+        return self.used(weight, operand, kind, (), Magnitude(), None, slot)
+
+    def used(
+        self,
+        weight: Weight,
+        operand: Any,
+        kind: str,
+        contracted: tuple[int, ...],
+        x: Magnitude,
+        x_slot: Slot | None = None,
+        slot: Slot | None = None,
+    ) -> Magnitude:
+        """Notes the use of every parameter in `weight`; what comes out is `result_of`."""
+        axes = self.axes(operand)
+        gone = tuple(axes[i] for i in contracted)
+        kept = tuple(a for i, a in enumerate(axes) if i not in contracted)
+        uses = [self._use(name, kind, gone, kept, slot) for name in sorted(weight.names)]
+        for name in sorted(weight.gains):
+            own = self.trace.axes[self._node_of(name).name]
+            uses.append(self._use(name, "elementwise", (), own, None))
+        for use in uses:
+            self.uses[use.node, use.parameter] = use
+        return self.result_of(uses, weight, x, x_slot, slot)
+
+    def _node_of(self, parameter: str) -> fx.Node:
+        return next(
+            n for n in self.trace.graph.nodes if n.op == "get_attr" and n.target == parameter
+        )
+
+    def _use(
+        self,
+        name: str,
+        kind: str,
+        gone: tuple[Axis, ...],
+        kept: tuple[Axis, ...],
+        slot: Slot | None,
+    ) -> Use:
+        return Use(
+            name,
+            self.node.name,
+            operation(self.node),
+            kind,
+            any(a.grows for a in gone),
+            any(a.grows for a in kept),
+            _product(gone),
+            _product(kept),
+            self.place,
+            gone,
+            kept,
+            slot,
+        )
+
+    # -- what subclasses decide -------------------------------------------------------------
+
+    def need(self, value: Magnitude, slot: Slot, wanted: float = 1.0) -> None:
+        """An operation demands a ratio of its operand."""
+
+    def finite_output(self, result: fx.Node, value: Magnitude) -> None:
+        """An output without an axis that grows must keep its size."""
+        self.need(value, 0)
+
+    def result_of(
+        self, uses: list[Use], weight: Weight, x: Magnitude, x_slot: Slot | None, slot: Slot | None
+    ) -> Magnitude:
+        """The magnitude of what a use of a weight yields."""
+        return Magnitude()
+
+
+_LOOKUPS = frozenset({"embedding", "embedding_bag", "getitem", "index_select", "gather", "index"})
+
+
+def _product(axes: tuple[Axis, ...]) -> float:
+    return math.prod(a.m for a in axes if a.grows)
+
+
+def _names(weight: Weight) -> str:
+    return ", ".join(sorted(weight.names | weight.gains))
+
+
+class Correct(Walk):
+    """Derives the corrections: where a ratio must be 1 and is not, something is scaled.
+
+    `multipliers` are the factors that a use of a weight wants on its activation, by (node,
+    parameter): 1/m for a tied readout.
+    """
+
+    def __init__(
+        self,
+        trace: Trace,
+        constants: Constants,
+        rules: Mapping[str, Rule],
+        multipliers: Mapping[tuple[str, str], float],
+    ) -> None:
+        """A walk that corrects."""
+        super().__init__(trace, constants, rules)
+        self.multipliers = multipliers
+
+    def need(self, value: Magnitude, slot: Slot, wanted: float = 1.0) -> None:
+        """Corrects the operand at the best site, and goes back there."""
+        if same(value.ratio, wanted):
+            return
+        factor = wanted / value.ratio
+        for _, powers in sorted(value.known_ways().items()):
+            if all(site not in self.corrections and power for site, power in powers.items()):
+                self._correct({site: factor ** (1 / power) for site, power in powers.items()})
+        if isinstance(self.argument(slot), fx.Node):
+            self._insert(slot, factor)
+        self.diagnostics.append(
+            error(
+                "MUF301",
+                f"the operand of {operation(self.node)} changes its size by {value.ratio:.4g} "
+                "from base to target, and nothing here can be scaled",
+                hint="multiply it by a number of your own; mufx will set that number",
+                place=self.place,
+            )
+        )
+
+    def finite_output(self, result: fx.Node, value: Magnitude) -> None:
+        """Corrects an output at its site, or right after the node that made it."""
+        if value.is_one:
+            return
+        sites = [p for _, p in sorted(value.known_ways().items())]
+        sites.append({Site(SiteKind.RESULT, result.name): 1.0})
+        for powers in sites:
+            if all(site not in self.corrections and power for site, power in powers.items()):
+                factor = 1 / value.ratio
+                self._correct({site: factor ** (1 / power) for site, power in powers.items()})
+        self.diagnostics.append(
+            error(
+                "MUF302",
+                f"an output without a growing axis changes its size by {value.ratio:.4g}",
+                hint="multiply it by a number of your own; mufx will set that number",
+                place=self.trace.recording.origins[result.name].place,
+            )
+        )
+
+    def _insert(self, slot: Slot, factor: float) -> None:
+        site = Site(SiteKind.OPERAND, self.node.name, slot)
+        if site not in self.corrections:
+            self._correct({site: factor})
+
+    def _correct(self, factors: Mapping[Site, float]) -> None:
+        self.corrections.update(factors)
+        raise _Restart(min((site.node for site in factors), key=self.order.__getitem__))
+
+    def result_of(
+        self, uses: list[Use], weight: Weight, x: Magnitude, x_slot: Slot | None, slot: Slot | None
+    ) -> Magnitude:
+        """The plan makes the result of every use 1, if its activation has the wanted ratio."""
+        self._settle(weight, slot)
+        wanted = math.prod(self.multipliers.get((u.node, u.parameter), 1.0) for u in uses)
+        if x_slot is not None and not same(x.ratio, wanted):
+            if x.is_one:  # a multiplier of the weight, not an error of the activation
+                self._insert(x_slot, wanted)
+            self.need(x, x_slot, wanted)
+        return Magnitude()
+
+    def _settle(self, weight: Weight, slot: Slot | None) -> None:
+        """A number that multiplies a weight goes back to its base value."""
+        if slot is not None and not same(weight.ratio, 1.0):
+            self.need(Magnitude(weight.ratio, weight.ways), slot)
+
+
+class Check(Walk):
+    """Proves a program: the same calculation with the parameters' own scalings, nothing scaled."""
+
+    def __init__(
+        self,
+        trace: Trace,
+        constants: Constants,
+        rules: Mapping[str, Rule],
+        scalings: Mapping[str, Scaling],
+    ) -> None:
+        """A walk that only looks."""
+        super().__init__(trace, constants, rules)
+        self.scalings = scalings
+        self.findings: list[Finding] = []
+
+    def need(self, value: Magnitude, slot: Slot, wanted: float = 1.0) -> None:
+        """A ratio that is not as demanded is a finding at this node."""
+        if not same(value.ratio, wanted):
+            self._find(None, f"the operand of {operation(self.node)}", value.ratio / wanted)
+
+    def finite_output(self, result: fx.Node, value: Magnitude) -> None:
+        """An output that changes its size is a finding at the node that made it."""
+        self.node = result
+        if not value.is_one:
+            self._find(None, "an output", value.ratio)
+
+    def result_of(
+        self, uses: list[Use], weight: Weight, x: Magnitude, x_slot: Slot | None, slot: Slot | None
+    ) -> Magnitude:
+        """Size at init and size of the learned part, from the parameters' own numbers.
+
+        A gain or bias may carry a folded multiplier, as long as both sizes carry it; what comes
+        out of a contraction must have kept its size.
+        """
+        out = 1.0
+        for use in uses:
+            scaling = self.scalings[use.parameter]
+            change = scaling.update * weight.ratio * use.m_in * x.ratio
+            terms = math.sqrt(use.m_in) if use.contracts and use.keeps else use.m_in
+            start = change if scaling.at_zero else scaling.init * weight.ratio * terms * x.ratio
+            wanted = 1.0 if use.kind == "contraction" else start
+            if not same(change, wanted):
+                self._find(use.parameter, f"what {use.parameter} learns", change / wanted)
+            elif not self._starts_right(use, start / wanted):
+                self._find(use.parameter, f"what {use.parameter} starts with", start)
+            else:
+                out *= change
+        return Magnitude(out)
+
+    @staticmethod
+    def _starts_right(use: Use, start: float) -> bool:
+        if use.contracts and not use.keeps:
+            return start <= 1.0 + 1e-6  # a readout may start small
+        return same(start, 1.0)
+
+    def _find(self, parameter: str | None, what: str, ratio: float) -> None:
+        self.findings.append(Finding(self.node.name, parameter, what, ratio, self.place))

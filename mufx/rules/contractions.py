@@ -1,0 +1,255 @@
+"""Operations that sum products over shared axes: linear maps, matrix products, convolutions.
+
+Each is described like an einsum: a label for every axis of every operand and of the result. A
+label that is missing in the result is contracted. Everything else follows from which of these
+axes grow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import fx
+
+from mufx.magnitudes import Magnitude, Rank, Value, Weight, multiplied
+from mufx.rules.elementwise import scaled
+from mufx.rules.table import Flow, RuleTable, argument
+from mufx.rules.views import together
+from mufx.sizes import Axis, Slot
+
+CONTRACTIONS = RuleTable()
+
+Labels = Sequence[str]
+
+
+def contraction(
+    flow: Flow, operands: Sequence[tuple[Slot, Labels]], result: Labels, scale: Slot | None = None
+) -> Value:
+    """The magnitude of a product summed over the labels that `result` lacks.
+
+    Args:
+        flow: The node that is being looked at.
+        operands: For each operand its slot and one label for each of its axes.
+        result: One label for each axis of the result.
+        scale: The slot of a literal that multiplies the product, if there is one.
+    """
+    values = [flow.value(slot) for slot, _ in operands]
+    weights = [i for i, v in enumerate(values) if isinstance(v, Weight)]
+    contracted = {label for _, labels in operands for label in labels} - set(result)
+    if not weights:
+        return _activations(flow, operands, contracted, scale)
+    if len(weights) == 1 and len(operands) == 2:
+        (w,) = weights
+        weight = values[w]
+        assert isinstance(weight, Weight)
+        slot, labels = operands[w]
+        axes = tuple(i for i, label in enumerate(labels) if label in contracted)
+        value = flow.contract(weight, slot, axes, operands[1 - w][0])
+        return scaled(flow, value, scale, 1) if scale is not None else value
+    flow.refuse(
+        "several parameters are multiplied with each other before an activation meets them",
+        "apply them to the activation one after the other",
+    )
+    return Magnitude()
+
+
+def _activations(
+    flow: Flow,
+    operands: Sequence[tuple[Slot, Labels]],
+    contracted: set[str],
+    scale: Slot | None,
+) -> Value:
+    sizes: dict[str, Axis] = {}
+    for slot, labels in operands:
+        for label, axis in zip(labels, flow.axes_of(slot), strict=True):
+            if label not in sizes or axis.grows:
+                sizes[label] = axis
+    m = math.prod(sizes[label].m for label in contracted if sizes[label].grows)
+    factors = [flow.magnitude(slot) for slot, _ in operands]
+    if m != 1:
+        factors = [f.demoted() for f in factors]
+    value = flow.moved(multiplied(*factors), m)
+    if scale is None:
+        return value
+    result = scaled(flow, value, scale, 1)
+    assert isinstance(result, Magnitude)
+    ways = dict(result.known_ways())
+    if Rank.AFTER in ways:
+        ways[Rank.KERNEL] = ways.pop(Rank.AFTER)
+    return Magnitude(result.ratio, ways or None)
+
+
+@CONTRACTIONS.rule("linear")
+def linear(flow: Flow, node: fx.Node) -> Value:
+    """`x[..., i] w[o, i] + b[o]`."""
+    x_slot, w_slot, b_slot = (argument(node, i, n)[0] for i, n in enumerate(("input", "weight", "bias")))
+    batch = _batch(len(flow.axes_of(x_slot)) - 1)
+    vector = len(flow.axes_of(w_slot)) == 1
+    out = [] if vector else ["o"]
+    value = contraction(
+        flow, [(x_slot, [*batch, "i"]), (w_slot, [*out, "i"])], [*batch, *out]
+    )
+    return _with_bias(flow, node, value, b_slot)
+
+
+def _with_bias(flow: Flow, node: fx.Node, value: Value, slot: Slot) -> Value:
+    bias = argument(node, slot, "bias")[1] if isinstance(slot, int) else node.kwargs.get(slot)
+    if bias is None or not isinstance(value, Magnitude):
+        return value
+    return together(flow, [value, flow.magnitude(slot)])
+
+
+def _batch(count: int) -> list[str]:
+    """Labels of leading axes, counted from the right so that they broadcast."""
+    return [f"b{count - i}" for i in range(count)]
+
+
+@CONTRACTIONS.rule("matmul", "bmm", "mm", "mv", "dot", "vdot")
+def matmul(flow: Flow, node: fx.Node) -> Value:
+    """`a[..., i, k] b[..., k, j]`, vectors and broadcast batches included."""
+    second: Slot = argument(node, 1, "other")[0]
+    return _product(flow, 0, second)
+
+
+def _product(flow: Flow, a: Slot, b: Slot, scale: Slot | None = None) -> Value:
+    left, right = len(flow.axes_of(a)), len(flow.axes_of(b))
+    a_labels = [*_batch(left - 2), "i", "k"] if left > 1 else ["k"]
+    b_labels = [*_batch(right - 2), "k", "j"] if right > 1 else ["k"]
+    batch = _batch(max(left, right) - 2) if max(left, right) > 2 else []
+    out = [*batch, *(["i"] if left > 1 else []), *(["j"] if right > 1 else [])]
+    return contraction(flow, [(a, a_labels), (b, b_labels)], out, scale)
+
+
+@CONTRACTIONS.rule("addmm", "baddbmm", "addmv", "addbmm")
+def addmm(flow: Flow, node: fx.Node) -> Value:
+    """`beta * c + alpha * (a @ b)`; alpha is a kernel argument."""
+    alpha = "alpha" if "alpha" in node.kwargs else None
+    value = _product(flow, 1, 2, alpha)
+    if node.kwargs.get("beta") == 0 or not isinstance(value, Magnitude):
+        return value
+    return together(flow, [value, flow.magnitude(0)])
+
+
+@CONTRACTIONS.rule("outer", "ger")
+def outer(flow: Flow, node: fx.Node) -> Value:
+    """`a[i] b[j]`."""
+    return contraction(flow, [(0, ["i"]), (1, ["j"])], ["i", "j"])
+
+
+@CONTRACTIONS.rule("einsum")
+def einsum(flow: Flow, node: fx.Node) -> Value:
+    """As its equation says; an ellipsis stands for batch axes."""
+    equation = str(node.args[0]).replace(" ", "")
+    operands = node.args[1:]
+    nested = len(operands) == 1 and isinstance(operands[0], (tuple, list))
+    if nested:
+        flow.refuse(
+            "einsum with its operands in a list is not read",
+            "pass the operands one by one: torch.einsum(equation, a, b)",
+        )
+        return Magnitude()
+    inputs, _, output = equation.partition("->")
+    terms = inputs.split(",")
+    if "->" not in equation:
+        letters = sorted(c for c in set(inputs) if c.isalpha() and inputs.count(c) == 1)
+        output = ("..." if "..." in inputs else "") + "".join(letters)
+    ranks = [len(flow.axes_of(i + 1)) for i in range(len(terms))]
+    labels = [_spell(term, rank) for term, rank in zip(terms, ranks, strict=True)]
+    rank = max(r - len(t.replace("...", "")) for r, t in zip(ranks, terms, strict=True))
+    out = _spell(output, rank + len(output.replace("...", "")))
+    return contraction(flow, [(i + 1, row) for i, row in enumerate(labels)], out)
+
+
+def _spell(term: str, rank: int) -> list[str]:
+    before, dots, after = term.partition("...")
+    if not dots:
+        return list(term)
+    return [*before, *_batch(rank - len(before) - len(after)), *after]
+
+
+@CONTRACTIONS.rule("tensordot")
+def tensordot(flow: Flow, node: fx.Node) -> Value:
+    """The last axes of `a` against the first of `b`, or the named pairs."""
+    chosen = argument(node, 2, "dims")[1]
+    left, right = len(flow.axes_of(0)), len(flow.axes_of(1))
+    count = 2 if chosen is None else chosen
+    if isinstance(count, int):
+        pairs = ([left - count + i for i in range(count)], list(range(count)))
+    else:
+        pairs = tuple([d % r for d in row] for row, r in zip(count, (left, right), strict=True))
+    a = [f"k{pairs[0].index(i)}" if i in pairs[0] else f"a{i}" for i in range(left)]
+    b = [f"k{pairs[1].index(i)}" if i in pairs[1] else f"c{i}" for i in range(right)]
+    out = [label for label in (*a, *b) if label[0] != "k"]
+    return contraction(flow, [(0, a), (1, b)], out)
+
+
+@CONTRACTIONS.rule("bilinear")
+def bilinear(flow: Flow, node: fx.Node) -> Value:
+    """`x1[..., i] w[o, i, j] x2[..., j] + b[o]`: two activations meet one weight."""
+    weight = flow.value(2)
+    if isinstance(weight, Weight):
+        axes = flow.axes_of(2)
+        if axes[1].grows and axes[2].grows:
+            flow.refuse(
+                "a bilinear weight with two contracted axes that grow has no μP rule",
+                "keep the size of one of its inputs fixed",
+            )
+        joint = multiplied(flow.magnitude(0), flow.magnitude(1))
+        flow.need(joint, 0)
+        flow.inside(node.args[2], "contraction", (1, 2))
+        return _with_bias(flow, node, Magnitude(), argument(node, 3, "bias")[0])
+    batch = _batch(len(flow.axes_of(0)) - 1)
+    rows = [(0, [*batch, "i"]), (2, ["o", "i", "j"]), (1, [*batch, "j"])]
+    return contraction(flow, rows, [*batch, "o"])
+
+
+@CONTRACTIONS.rule("conv1d", "conv2d", "conv3d")
+def conv(flow: Flow, node: fx.Node) -> Value:
+    """`x[n, c, *] w[o, c/groups, *]`: axis 1 of the weight is contracted, taps are finite."""
+    return _convolve(flow, node, contracted=(1,))
+
+
+@CONTRACTIONS.rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+def conv_transpose(flow: Flow, node: fx.Node) -> Value:
+    """`x[n, c, *] w[c, o/groups, *]`: axis 0 of the weight is contracted, up to the groups."""
+    groups_slot, groups = argument(node, 6, "groups")
+    axes = flow.axes_of(1)
+    if groups not in (None, 1) and axes[0].grows and flow.ratio(groups_slot) != 1:
+        if abs(axes[0].m - flow.ratio(groups_slot)) > 1e-6:
+            flow.refuse(
+                "a transposed convolution whose groups and whose channels per group both grow",
+                "keep one of the two fixed",
+            )
+        return _convolve(flow, node, contracted=())
+    return _convolve(flow, node, contracted=(0,))
+
+
+def _convolve(flow: Flow, node: fx.Node, contracted: tuple[int, ...]) -> Value:
+    w_slot, _ = argument(node, 1, "weight")
+    weight = flow.value(w_slot)
+    if isinstance(weight, Weight):
+        value = flow.contract(weight, w_slot, contracted, 0)
+    else:
+        axes = flow.axes_of(w_slot)
+        m = math.prod(axes[i].m for i in contracted if axes[i].grows)
+        value = flow.moved(multiplied(flow.magnitude(0), flow.magnitude(w_slot)), m)
+    return _with_bias(flow, node, value, argument(node, 2, "bias")[0])
+
+
+@CONTRACTIONS.rule("embedding")
+def embedding(flow: Flow, node: fx.Node) -> Value:
+    """Rows of a table: nothing is contracted."""
+    return flow.magnitude(argument(node, 1, "weight")[0])
+
+
+@CONTRACTIONS.rule("embedding_bag")
+def embedding_bag(flow: Flow, node: fx.Node) -> Value:
+    """Sums or means of a few rows of a table: nothing that grows is contracted."""
+    return flow.magnitude(argument(node, 1, "weight")[0])
+
+
+@CONTRACTIONS.rule("_grouped_mm", "grouped_mm")
+def grouped_mm(flow: Flow, node: fx.Node) -> Value:
+    """`x[t, k] w[e, k, o]`, each row with its own expert's matrix."""
+    return contraction(flow, [(0, ["t", "k"]), (1, ["e", "k", "o"])], ["t", "o", "e"])

@@ -1,0 +1,26 @@
+"""Tensors made from nothing but numbers, and random draws."""
+
+from __future__ import annotations
+
+from torch import fx
+
+from mufx.magnitudes import Magnitude, Value
+from mufx.rules.table import Flow, RuleTable
+
+CREATION = RuleTable()
+
+_MADE = """
+    zeros ones empty full arange linspace eye tensor as_tensor scalar_tensor zeros_like ones_like
+    empty_like full_like new_zeros new_ones new_empty new_full new_tensor meshgrid tril_indices
+    triu_indices zero fill cartesian_prod logspace finfo hann_window
+""".split()
+_DRAWN = """
+    rand randn randint randperm rand_like randn_like randint_like bernoulli multinomial normal
+    uniform exponential
+""".split()
+
+
+@CREATION.rule(*_MADE, *_DRAWN)
+def made(flow: Flow, node: fx.Node) -> Value:
+    """A size that does not depend on width, unless a number in it does."""
+    return Magnitude()

@@ -1,0 +1,225 @@
+"""Elementwise arithmetic and nonlinearities."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import fx
+
+from mufx.magnitudes import Magnitude, Rank, Several, Value, Weight, multiplied, powered
+from mufx.rules.table import Flow, RuleTable, argument
+from mufx.rules.views import together
+from mufx.sizes import Slot
+
+ELEMENTWISE = RuleTable()
+
+_SMALL, _LARGE = 1e-3, 1e4
+
+
+def _is_literal(value: object) -> bool:
+    return not isinstance(value, fx.Node)
+
+
+def scaled(flow: Flow, value: Value, slot: Slot, power: float) -> Value:
+    """`value` times the literal in `slot` to a power; the literal is a site."""
+    if isinstance(value, Several):
+        return value
+    literal = flow.number(slot)
+    grows = not literal.is_one and Rank.GROWING in literal.known_ways()
+    site = {s: d * power for s, d in next(iter(literal.known_ways().values()), {}).items()}
+    ratio = value.ratio * literal.ratio**power
+    if isinstance(value, Weight):
+        ways = {Rank.GROWING: site} if grows and site else value.ways
+        return replace(value, ratio=ratio, ways=ways)
+    ways = dict(value.known_ways())
+    if grows:
+        ways[Rank.GROWING] = site
+        ways.pop(Rank.AFTER, None)
+    elif site and value.is_one:
+        ways = {Rank.BEFORE: site}
+    elif site:
+        ways.setdefault(Rank.AFTER, site)
+    return Magnitude(ratio, ways or None, _is_neutral_literal(flow, slot))
+
+
+def _is_neutral_literal(flow: Flow, slot: Slot) -> bool:
+    literal = flow.number(slot)
+    return literal.neutral and Rank.AFTER not in literal.known_ways()
+
+
+@ELEMENTWISE.rule("mul")
+def mul(flow: Flow, node: fx.Node) -> Value:
+    """A product: ratios multiply. A literal is a place for a correction."""
+    first, second = (0, 1) if len(node.args) > 1 else (0, "other")
+    a, b = node.args[0], argument(node, 1, "other")[1]
+    if _is_literal(b):
+        return scaled(flow, flow.value(first), second, 1)
+    if _is_literal(a):
+        return scaled(flow, flow.value(second), first, 1)
+    return product(flow, first, second, 1)
+
+
+@ELEMENTWISE.rule("div")
+def div(flow: Flow, node: fx.Node) -> Value:
+    """A quotient: ratios divide."""
+    if node.kwargs.get("rounding_mode") is not None:
+        return Magnitude()
+    if _is_literal(node.args[1]):
+        return scaled(flow, flow.value(0), 1, -1)
+    if _is_literal(node.args[0]):
+        return scaled(flow, powered(flow.magnitude(1), -1), 0, 1)
+    return product(flow, 0, 1, -1)
+
+
+def product(flow: Flow, first: Slot, second: Slot, power: float) -> Value:
+    """The product of two tensors, or with `power` -1 their quotient."""
+    a, b = flow.value(first), flow.value(second)
+    if isinstance(a, Weight) and isinstance(b, Weight):
+        return _weights(flow, a, b, first, second)
+    if isinstance(a, Weight) and flow.is_constant(second):
+        return replace(a, ratio=a.ratio * flow.magnitude(second).ratio**power)
+    if isinstance(b, Weight) and flow.is_constant(first) and power == 1:
+        return replace(b, ratio=b.ratio * flow.magnitude(first).ratio)
+    return multiplied(flow.magnitude(first), powered(flow.magnitude(second), power))
+
+
+def _weights(flow: Flow, a: Weight, b: Weight, first: Slot, second: Slot) -> Value:
+    """A weight times a gain of fewer growing axes; two full matrices have no rule."""
+    grown = [sum(x.grows for x in flow.axes_of(slot)) for slot in (first, second)]
+    main, gain = (a, b) if grown[0] >= grown[1] else (b, a)
+    return replace(
+        main,
+        gains=main.gains | gain.names | gain.gains,
+        ratio=a.ratio * b.ratio,
+        linear=main.linear and min(grown) < 2,
+    )
+
+
+@ELEMENTWISE.rule("add", "sub", "rsub", "lerp", "logaddexp")
+def add(flow: Flow, node: fx.Node) -> Value:
+    """A sum: equal ratios stay, unequal ones are each corrected; an eps or a mask adds nothing."""
+    second: Slot = 1 if len(node.args) > 1 else "other"
+    values = [flow.value(0), flow.value(second)]
+    weights = [v for v in values if isinstance(v, Weight)]
+    literal_or_constant = any(
+        _is_literal(argument(node, i, "other")[1]) or flow.is_constant(s)
+        for i, s in ((0, 0), (1, second))
+    )
+    if weights and (len(weights) == 2 or literal_or_constant):
+        names = frozenset().union(*(w.names for w in weights))
+        return replace(weights[0], names=names, linear=False)
+    terms = [flow.magnitude(0), flow.magnitude(second)]
+    if any(_is_literal(a) and not t.is_one for a, t in zip(node.args, terms, strict=False)):
+        flow.refuse(
+            "a number that changes with width is added",
+            "add a constant, or scale the number's term by a factor of its own",
+        )
+        return Magnitude()
+    alpha = node.kwargs.get("alpha")
+    if alpha is not None:
+        term = scaled(flow, terms[1], "alpha", 1)
+        assert isinstance(term, Magnitude)
+        terms[1] = term
+    return together(flow, terms)
+
+
+@ELEMENTWISE.rule("addcmul", "addcdiv")
+def addcmul(flow: Flow, node: fx.Node) -> Value:
+    """`a + value * b * c`."""
+    power = 1 if "mul" in str(getattr(node.target, "__name__", node.target)) else -1
+    term = multiplied(flow.magnitude(1), powered(flow.magnitude(2), power))
+    return together(flow, [flow.magnitude(0), term])
+
+
+@ELEMENTWISE.rule("pow")
+def pow_(flow: Flow, node: fx.Node) -> Value:
+    """A power: the ratio is raised to it."""
+    exponent = argument(node, 1, "exponent")[1]
+    if isinstance(exponent, (int, float)):
+        return _raise(flow, 0, exponent)
+    if _is_literal(node.args[0]):
+        return nonlinear(flow, node)
+    for slot in (0, 1):
+        flow.need(flow.magnitude(slot), slot)
+    return Magnitude()
+
+
+@ELEMENTWISE.rule("sqrt", "rsqrt", "reciprocal", "square")
+def root(flow: Flow, node: fx.Node) -> Value:
+    """A fixed power."""
+    name = str(getattr(node.target, "__name__", node.target)).rstrip("_")
+    return _raise(flow, 0, {"sqrt": 0.5, "rsqrt": -0.5, "reciprocal": -1, "square": 2}[name])
+
+
+def _raise(flow: Flow, slot: Slot, power: float) -> Value:
+    value = flow.value(slot)
+    if isinstance(value, Weight):
+        return replace(value, linear=False)
+    assert isinstance(value, Magnitude)
+    return powered(value, power)
+
+
+@ELEMENTWISE.rule("neg")
+def neg(flow: Flow, node: fx.Node) -> Value:
+    """The sign changes, the size does not."""
+    return flow.value(0)
+
+
+_NONLINEAR = """
+    gelu silu mish tanh sigmoid logsigmoid softplus softsign elu selu celu hardtanh hardswish
+    hardsigmoid relu6 glu exp expm1 exp2 log log1p log2 log10 sin cos tan atan atan2 sinh cosh
+    asinh acosh atanh asin acos erf erfc erfinv clamp clamp_min clamp_max clip tanhshrink
+    softshrink hardshrink threshold rpow logit lgamma digamma floor ceil round trunc frac
+    fmod remainder sign sgn heaviside angle hypot logsumexp prod cumprod logcumsumexp rrelu
+    special_i0 gumbel_softmax
+""".split()
+
+
+@ELEMENTWISE.rule(*_NONLINEAR)
+def nonlinear(flow: Flow, node: fx.Node) -> Value:
+    """Keeps a size of 1 and no other: the operand must not change its size with width."""
+    slot: Slot = next(iter(range(len(node.args))), "input")
+    if _is_literal(node.args[0] if node.args else None) and len(node.args) > 1:
+        slot = 1
+    value = flow.value(slot)
+    if isinstance(value, Weight):
+        return replace(value, linear=False)
+    assert isinstance(value, Magnitude)
+    flow.need(value, slot)
+    return Magnitude()
+
+
+@ELEMENTWISE.rule("prelu")
+def prelu(flow: Flow, node: fx.Node) -> Value:
+    """Homogeneous, with a learned slope."""
+    flow.magnitude(argument(node, 1, "weight")[0])
+    return flow.magnitude(0)
+
+
+_LOSSES = """
+    cross_entropy nll_loss mse_loss l1_loss smooth_l1_loss huber_loss kl_div binary_cross_entropy
+    binary_cross_entropy_with_logits cosine_embedding_loss ctc_loss soft_margin_loss
+    poisson_nll_loss gaussian_nll_loss hinge_embedding_loss margin_ranking_loss
+    multi_margin_loss multilabel_margin_loss multilabel_soft_margin_loss triplet_margin_loss
+""".split()
+
+
+@ELEMENTWISE.rule(*_LOSSES)
+def loss(flow: Flow, node: fx.Node) -> Value:
+    """The prediction must not change its size with width."""
+    flow.need(flow.magnitude(0), 0)
+    return Magnitude()
+
+
+_SIZELESS = """
+    eq ne lt le gt ge isnan isinf isfinite isclose logical argmax argmin argsort nonzero bincount
+    searchsorted bucketize one_hot histc unique unique_consecutive long int bool short
+    floor_divide floordiv rshift lshift isin any all count_nonzero allclose equal numel
+    __lshift__ __rshift__ is_nonzero signbit mod
+""".split()
+
+
+@ELEMENTWISE.rule(*_SIZELESS)
+def sizeless(flow: Flow, node: fx.Node) -> Value:
+    """Truth values, places and counts have no size that scales."""
+    return Magnitude()

@@ -1,0 +1,142 @@
+"""Sums, means and norms over axes, and normalisations."""
+
+from __future__ import annotations
+
+import math
+
+from torch import fx
+
+from mufx.magnitudes import Magnitude, Several, Value, Weight, powered
+from mufx.rules.table import Flow, RuleTable, argument, dims
+from mufx.rules.views import together
+from mufx.sizes import Axis, Slot
+
+REDUCTIONS = RuleTable()
+
+
+def growth(axes: tuple[Axis, ...], chosen: tuple[int, ...]) -> float:
+    """The width multiplier of the chosen axes together."""
+    return math.prod(axes[d].m for d in chosen if axes[d].grows)
+
+
+def _reduced(flow: Flow, node: fx.Node, position: int = 1) -> tuple[Magnitude, float]:
+    axes = flow.axes_of(0)
+    dim = argument(node, position, "dim")[1]
+    if isinstance(dim, float):
+        dim = None
+    return flow.magnitude(0), growth(axes, dims(dim, len(axes)))
+
+
+@REDUCTIONS.rule("mean", "nanmean", "amax", "amin", "aminmax", "median", "nanmedian")
+def mean(flow: Flow, node: fx.Node) -> Value:
+    """The size of one term."""
+    return flow.magnitude(0)
+
+
+@REDUCTIONS.rule("max", "min")
+def extremum(flow: Flow, node: fx.Node) -> Value:
+    """The size of one term; with a dimension also its place."""
+    if len(node.args) > 1 and isinstance(node.args[1], fx.Node):
+        return together(flow, [flow.magnitude(0), flow.magnitude(1)])
+    value = flow.magnitude(0)
+    return Several((value, Magnitude())) if len(node.args) > 1 or "dim" in node.kwargs else value
+
+
+@REDUCTIONS.rule("sum", "nansum")
+def sum_(flow: Flow, node: fx.Node) -> Value:
+    """After training the terms add up: the width multiplier of the axes."""
+    value, m = _reduced(flow, node)
+    return flow.moved(value, m)
+
+
+@REDUCTIONS.rule("norm", "vector_norm", "linalg_norm", "linalg_vector_norm")
+def norm(flow: Flow, node: fx.Node) -> Value:
+    """The root of the sum of squares."""
+    value, m = _reduced(flow, node, 2)
+    return flow.moved(value, math.sqrt(m))
+
+
+@REDUCTIONS.rule("var")
+def var(flow: Flow, node: fx.Node) -> Value:
+    """A mean of squares."""
+    return powered(flow.magnitude(0), 2)
+
+
+@REDUCTIONS.rule("std")
+def std(flow: Flow, node: fx.Node) -> Value:
+    """The root of a mean of squares."""
+    return flow.magnitude(0)
+
+
+@REDUCTIONS.rule("var_mean", "std_mean")
+def var_mean(flow: Flow, node: fx.Node) -> Value:
+    """The variance (or its root) and the mean."""
+    value = flow.magnitude(0)
+    power = 2 if "var" in str(getattr(node.target, "__name__", node.target)) else 1
+    return Several((powered(value, power), value))
+
+
+@REDUCTIONS.rule("cumsum")
+def cumsum(flow: Flow, node: fx.Node) -> Value:
+    """Running sums over an axis that does not grow."""
+    axes, (dim,) = flow.axes_of(0), dims(argument(node, 1, "dim")[1], len(flow.axes_of(0)))
+    value = flow.magnitude(0)
+    if axes[dim].grows:
+        flow.refuse(
+            "a running sum over an axis that grows with width has no limit at large width",
+            "sum over an axis of fixed size",
+        )
+    return value
+
+
+@REDUCTIONS.rule("softmax", "log_softmax", "softmin")
+def softmax(flow: Flow, node: fx.Node) -> Value:
+    """Needs a size of 1; over an axis that grows each weight shrinks with its width."""
+    value, m = _reduced(flow, node)
+    if isinstance(flow.value(0), Weight):
+        return Magnitude(1 / m)
+    flow.need(value, 0)
+    return flow.moved(Magnitude(), 1 / m)
+
+
+def _affine(flow: Flow, gain: Slot, bias: Slot | None = None) -> Value:
+    """What a normalised value becomes: times the gain, plus the bias, where there are any."""
+    slots = [s for s in (gain, bias) if s is not None and flow.has(s)]
+    return together(flow, [flow.magnitude(s) for s in slots]) if slots else Magnitude()
+
+
+@REDUCTIONS.rule("layer_norm", "group_norm")
+def layer_norm(flow: Flow, node: fx.Node) -> Value:
+    """The result has a size of its own: 1, times the gain, plus the bias."""
+    return _affine(flow, argument(node, 2, "weight")[0], argument(node, 3, "bias")[0])
+
+
+@REDUCTIONS.rule("rms_norm")
+def rms_norm(flow: Flow, node: fx.Node) -> Value:
+    """The result has a size of its own: 1, times the gain."""
+    return _affine(flow, argument(node, 2, "weight")[0])
+
+
+@REDUCTIONS.rule("batch_norm", "instance_norm")
+def batch_norm(flow: Flow, node: fx.Node) -> Value:
+    """The result has a size of its own; the running statistics follow the operand."""
+    return _affine(flow, argument(node, 3, "weight")[0], argument(node, 4, "bias")[0])
+
+
+@REDUCTIONS.rule("normalize")
+def normalize(flow: Flow, node: fx.Node) -> Value:
+    """Unit length over an axis of n entries makes each of them n**-1/2."""
+    axes = flow.axes_of(0)
+    dim = argument(node, 2, "dim")[1]
+    m = growth(axes, dims(1 if dim is None else dim, len(axes)))
+    return flow.moved(Magnitude(), m**-0.5)
+
+
+@REDUCTIONS.rule("cosine_similarity")
+def cosine_similarity(flow: Flow, node: fx.Node) -> Value:
+    """A number between -1 and 1 at every width."""
+    flow.magnitude(0)
+    flow.magnitude(1)
+    return Magnitude()
+
+

@@ -1,0 +1,142 @@
+"""Operations that move values without changing their size: views, casts, copies, choices."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from torch import fx
+
+from mufx.magnitudes import Magnitude, Several, Value, Weight, joined_ways
+from mufx.rules.table import Flow, RuleTable, argument
+
+VIEWS = RuleTable()
+
+_KEEP = """
+    view reshape flatten unflatten squeeze unsqueeze transpose swapaxes swapdims movedim moveaxis
+    permute t adjoint contiguous clone detach data real imag view_as view_as_real view_as_complex
+    expand expand_as repeat repeat_interleave tile broadcast_to narrow select slice
+    diagonal diag diag_embed tril triu roll flip fliplr flipud rot90 unfold as_strided
+    to type type_as float double half bfloat16 cuda cpu alias atleast_1d atleast_2d
+    dropout dropout1d dropout2d dropout3d feature_dropout alpha_dropout feature_alpha_dropout
+    pad constant_pad_nd pixel_shuffle pixel_unshuffle channel_shuffle
+    interpolate upsample upsample_nearest upsample_bilinear grid_sample
+    avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
+    max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
+    relu leaky_relu abs identity positive requires_grad resolve_conj conj
+    view_as_complex_copy nan_to_num masked_select polar complex
+""".split()
+
+
+@VIEWS.rule(*_KEEP)
+def keep(flow: Flow, node: fx.Node) -> Value:
+    """The result has the size of the first operand."""
+    return flow.value(_first(node))
+
+
+def _first(node: fx.Node) -> Any:
+    return 0 if node.args else "input"
+
+
+@VIEWS.rule("split", "chunk", "unbind", "tensor_split", "split_with_sizes", "hsplit", "dsplit")
+def split(flow: Flow, node: fx.Node) -> Value:
+    """Every part has the size of the whole."""
+    whole = flow.value(_first(node))
+    return Several((whole,) * max(1, _parts(node)))
+
+
+def _parts(node: fx.Node) -> int:
+    return 1 + max((int(u.args[1]) for u in node.users if _is_item(u)), default=0)  # type: ignore[arg-type]
+
+
+def _is_item(node: fx.Node) -> bool:
+    return node.op == "call_function" and getattr(node.target, "__name__", "") == "getitem"
+
+
+@VIEWS.rule("getitem")
+def getitem(flow: Flow, node: fx.Node) -> Value:
+    """One of several results, a slice, or a lookup in a table by integer tensors."""
+    source, index = flow.value(0), node.args[1]
+    if isinstance(source, Several):
+        assert isinstance(index, int)
+        return source[index % len(source.items)]
+    if isinstance(source, Weight) and _has_tensor(index):
+        return flow.magnitude(0)
+    return source
+
+
+def _has_tensor(index: object) -> bool:
+    if isinstance(index, (tuple, list)):
+        return any(_has_tensor(i) for i in index)
+    return isinstance(index, fx.Node)
+
+
+@VIEWS.rule("index_select", "gather", "take_along_dim", "take", "index")
+def lookup(flow: Flow, node: fx.Node) -> Value:
+    """Entries of the first operand, chosen by an integer tensor."""
+    return flow.magnitude(_first(node))
+
+
+@VIEWS.rule("topk", "sort", "kthvalue", "mode", "cummax", "cummin")
+def choice(flow: Flow, node: fx.Node) -> Value:
+    """Values of the operand, and their places."""
+    return Several((flow.magnitude(_first(node)), Magnitude()))
+
+
+@VIEWS.rule("cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "block_diag")
+def cat(flow: Flow, node: fx.Node) -> Value:
+    """Parts side by side: they need one size, or each must keep its own."""
+    slot, parts = argument(node, 0, "tensors")
+    values = [flow.item(p) for p in parts]
+    weights = [v for v in values if isinstance(v, Weight)]
+    if weights and len(weights) == len(values):
+        names = frozenset().union(*(w.names for w in weights))
+        return replace(weights[0], names=names, linear=False)
+    return together(flow, [_as_magnitude(flow, p, v) for p, v in zip(parts, values, strict=True)])
+
+
+def _as_magnitude(flow: Flow, part: object, value: Value) -> Magnitude:
+    if isinstance(value, Magnitude):
+        return value
+    flow.inside(part, "elementwise")
+    return Magnitude()
+
+
+def together(flow: Flow, values: list[Magnitude]) -> Magnitude:
+    """Values that must agree: equal ratios stay, others are each brought back to 1."""
+    sized = [v for v in values if not v.neutral] or values
+    if all(abs(v.ratio - sized[0].ratio) <= 1e-6 * sized[0].ratio for v in sized):
+        ways = sized[0].ways if len(sized) == 1 else joined_ways(sized)
+        return Magnitude(sized[0].ratio, ways, neutral=all(v.neutral for v in values))
+    for value in sized:
+        flow.need(value, 0)
+    return Magnitude()
+
+
+@VIEWS.rule("where")
+def where(flow: Flow, node: fx.Node) -> Value:
+    """One of two values; the condition has no size."""
+    return together(flow, [flow.magnitude(1), flow.magnitude(2)])
+
+
+@VIEWS.rule("masked_fill", "index_fill", "masked_scatter", "scatter", "index_copy", "index_put",
+            "select_scatter", "slice_scatter", "copy", "maximum", "minimum", "fmax", "fmin")  # fmt: skip
+def overwrite(flow: Flow, node: fx.Node) -> Value:
+    """Some entries of the first operand are replaced by those of the last."""
+    last = len(node.args) - 1
+    return together(flow, [flow.magnitude(0), flow.magnitude(last if last else "value")])
+
+
+@VIEWS.rule("setitem")
+def setitem(flow: Flow, node: fx.Node) -> Value:
+    """Entries are written in place, so later uses of the tensor do not pass through this node."""
+    flow.need(flow.magnitude(2), 2)
+    return Magnitude()
+
+
+@VIEWS.rule("index_add", "scatter_add", "scatter_reduce", "index_reduce")
+def accumulate(flow: Flow, node: fx.Node) -> Value:
+    """Entries are added to the first operand."""
+    slot, _ = argument(node, 3, "source")
+    source = flow.magnitude("src" if slot not in node.kwargs and slot != 3 else slot)
+    return together(flow, [flow.magnitude(0), source])

@@ -1,0 +1,104 @@
+"""Fused functions of torch in their single steps, for where a step inside must be changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def multi_head_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    embed_dim_to_check: int,
+    num_heads: int,
+    in_proj_weight: Tensor | None,
+    in_proj_bias: Tensor | None,
+    bias_k: Tensor | None,
+    bias_v: Tensor | None,
+    add_zero_attn: bool,
+    dropout_p: float,
+    out_proj_weight: Tensor,
+    out_proj_bias: Tensor | None,
+    training: bool = True,
+    key_padding_mask: Tensor | None = None,
+    need_weights: bool = True,
+    attn_mask: Tensor | None = None,
+    use_separate_proj_weight: bool = False,
+    q_proj_weight: Tensor | None = None,
+    k_proj_weight: Tensor | None = None,
+    v_proj_weight: Tensor | None = None,
+    static_k: Tensor | None = None,
+    static_v: Tensor | None = None,
+    average_attn_weights: bool = True,
+    is_causal: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """`F.multi_head_attention_forward` as projections and one attention with a scale argument.
+
+    Shapes: query (T, B, E), key and value (S, B, E), as the fused function takes them; unbatched
+    inputs have no B. The attention weights are not returned.
+
+    Raises:
+        NotImplementedError: For `bias_k`, `add_zero_attn` and static keys, which no module of
+            torch passes by default.
+    """
+    del embed_dim_to_check, average_attn_weights
+    if bias_k is not None or bias_v is not None or add_zero_attn or static_k is not None:
+        raise NotImplementedError("attention with bias_k, add_zero_attn or static keys")
+    batched = query.dim() == 3
+    if not batched:
+        query, key, value = query.unsqueeze(1), key.unsqueeze(1), value.unsqueeze(1)
+    if use_separate_proj_weight:
+        weights = (q_proj_weight, k_proj_weight, v_proj_weight)
+    else:
+        assert in_proj_weight is not None
+        weights = in_proj_weight.chunk(3)
+    biases = in_proj_bias.chunk(3) if in_proj_bias is not None else (None, None, None)
+    q, k, v = (
+        _heads(F.linear(x, w, b), num_heads)
+        for x, w, b in zip((query, key, value), weights, biases, strict=True)
+    )
+    mask = _mask(attn_mask, key_padding_mask, q)
+    causal = is_causal and key_padding_mask is None and not need_weights
+    y = F.scaled_dot_product_attention(
+        q,
+        k,
+        v,
+        attn_mask=None if causal else mask,
+        dropout_p=dropout_p if training else 0.0,
+        is_causal=causal,
+    )
+    y = y.permute(2, 0, 1, 3).flatten(2)
+    y = F.linear(y, out_proj_weight, out_proj_bias)
+    return (y if batched else y.squeeze(1)), None
+
+
+def _heads(x: Tensor, num_heads: int) -> Tensor:
+    """(T, B, E) to (B, heads, T, E/heads)."""
+    return x.unflatten(-1, (num_heads, -1)).permute(1, 2, 0, 3)
+
+
+def _mask(mask: Tensor | None, padding: Tensor | None, q: Tensor) -> Tensor | None:
+    if mask is not None:
+        mask = _added(mask, q)
+        mask = mask.unflatten(0, (q.shape[0], q.shape[1])) if mask.dim() == 3 else mask
+    if padding is None:
+        return mask
+    padding = _added(padding, q)[:, None, None, :]
+    return padding if mask is None else mask + padding
+
+
+def _added(mask: Tensor, q: Tensor) -> Tensor:
+    """A mask of truth values (True: hidden) as one that is added."""
+    if mask.dtype is not torch.bool:
+        return mask
+    return torch.zeros_like(mask, dtype=q.dtype).masked_fill(mask, float("-inf"))
+
+
+SPELLED: Mapping[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "multi_head_attention_forward": (F.multi_head_attention_forward, multi_head_attention),
+}

@@ -1,0 +1,129 @@
+"""From a Source to a Program: the model built and recorded at every size, and aligned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from mufx.align import Trace, align
+from mufx.construction import Construction, record_construction
+from mufx.diagnostics import Diagnostic, note
+from mufx.forward import record_forward
+from mufx.program import Form, Optimizer, Program
+from mufx.rules import RULES, RuleTable, operation
+from mufx.sizes import same
+from mufx.source import Source
+from mufx.spelled import SPELLED
+
+Knobs = Mapping[str, object]
+
+
+def trace(
+    source: Source,
+    *,
+    optimizer: str = "adamw",
+    form: str = "table3",
+    rules: RuleTable = RULES,
+    batch: int = 2,
+) -> Program:
+    """Builds and records the model at base width, at target width and further along the way.
+
+    Everything happens on `meta`: neither memory nor arithmetic, at any size.
+
+    Args:
+        source: What to convert.
+        optimizer: "adam", "adamw" or "sgd".
+        form: "table3", "table8" or "table9".
+        rules: The op rules.
+        batch: The batch size of the example inputs; it stays free in what is emitted.
+
+    Raises:
+        MufxError: The model does not build or run without memory (`MUF10x`), or base and target
+            record different graphs (`MUF106`).
+    """
+    along, remarks = _along(source)
+    builds = [_build(source, knobs) for knobs in (source.base, source.target, along)]
+    inputs = source.inputs(batch)
+    spelled: dict[Callable[..., object], Callable[..., object]] = {}
+
+    def record(training: bool) -> Trace:
+        recordings = [
+            record_forward(
+                build.model, inputs, training=training, free_sizes=free, spelled=spelled
+            )
+            for build, free in zip(builds, (False, True, False), strict=True)
+        ]
+        base, target, further = recordings
+        return align(base, target, further, training)
+
+    train = record(True)
+    spelled.update(_to_spell(train))
+    if spelled:
+        train = record(True)
+    evaluate = record(False)
+    found = [d for t in (train, evaluate) for d in t.recording.diagnostics]
+    return Program(
+        source,
+        Optimizer(optimizer),
+        Form(form),
+        *builds,
+        train,
+        evaluate,
+        rules,
+    ).report(*remarks, *found)
+
+
+def _build(source: Source, knobs: Knobs) -> Construction:
+    return record_construction(lambda: source.build(**knobs))
+
+
+def _along(source: Source) -> tuple[Knobs, list[Diagnostic]]:
+    """The third size: `base * (target/base)**2`, or the knobs of `vary` doubled."""
+    if source.base == source.target:
+        return {k: _doubled(source, k, v) for k, v in source.base.items()}, []
+    probe: dict[str, object] = {}
+    for name, base in source.base.items():
+        target = source.target[name]
+        further = _further(base, target)
+        if further is None:
+            remark = note(
+                "MUF110",
+                f"{name} = {base} -> {target} has no whole number further along the way, so "
+                "numbers that change with width are not checked for following a power",
+                hint="choose a target that is a multiple of the base",
+            )
+            return source.target, [remark]
+        probe[name] = further
+    return probe, []
+
+
+def _doubled(source: Source, name: str, value: object) -> object:
+    grows = name in source.vary and isinstance(value, (int, float))
+    return 2 * value if grows else value  # type: ignore[operator]
+
+
+def _further(base: object, target: object) -> object | None:
+    if base == target:
+        return base
+    if isinstance(base, int) and isinstance(target, int) and base > 0 and target > 0:
+        square = target * target
+        return square // base if square % base == 0 else None
+    if isinstance(base, float) and isinstance(target, float) and base:
+        return target * target / base
+    return None
+
+
+def _to_spell(trace: Trace) -> dict[Callable[..., object], Callable[..., object]]:
+    """Fused attention without a scale argument, where its head dimension changes."""
+    found: dict[Callable[..., object], Callable[..., object]] = {}
+    for node in trace.graph.nodes:
+        name = operation(node)
+        if name not in SPELLED:
+            continue
+        width = trace.axes[node.all_input_nodes[0].name][-1].m
+        heads = trace.numbers.get((node.name, 4))
+        if not same(width, heads.ratio if heads is not None else 1.0):
+            fused, spelled = SPELLED[name]
+            found[fused] = spelled
+    return found
+
+

@@ -1,0 +1,51 @@
+"""The numbers of every parameter: multiplier, init, learning rate, weight decay, eps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mufx.program import Form, Label, Optimizer, Program, Role, Scales
+
+
+def plan_parameters(program: Program) -> Program:
+    """Plans every parameter in the program's form, for its optimizer.
+
+    Tensor Programs V, Table 3, relative to base width:
+
+        role     init         Adam lr   SGD lr        Adam eps
+        scalar   1            1         1             1
+        input    1            1         m_out         1/m_out
+        hidden   m_in**-1/2   1/m_in    m_out/m_in    1/m_out
+        output   1/m_in       1/m_in    m_out/m_in    1/m_out
+
+    Weight decay follows 1/lr, so that a step decays as much as at base width. The other forms are
+    the abc-shift of this one. eps follows the gradient's scale, which depends on m_out only.
+
+    Before: `labels`. After: `plan` holds the scales of every parameter; at base width all are 1.
+    """
+    plan = {
+        name: scales(label, program.form, program.optimizer)
+        for name, label in program.labels.items()
+    }
+    return replace(program, plan=plan)
+
+
+def scales(label: Label, form: Form, optimizer: Optimizer) -> Scales:
+    """The scales of one parameter."""
+    init = {Role.HIDDEN: label.m_in**-0.5, Role.OUTPUT: 1 / label.m_in}.get(label.role, 1.0)
+    lr = 1 / label.m_in
+    if optimizer is Optimizer.SGD:
+        lr *= label.m_out
+    table3 = Scales(1.0, init, lr, 1 / lr, 1 / label.m_out, 1.0)
+    return table3.shifted(theta(label, form), optimizer)
+
+
+def theta(label: Label, form: Form) -> float:
+    """The multiplier that a form gives a weight."""
+    if form is Form.TABLE8 and label.role is Role.OUTPUT:
+        return 1 / label.m_in
+    if form is Form.TABLE9 and label.role is Role.OUTPUT:
+        return label.m_in**-0.5
+    if form is Form.TABLE9 and label.role is Role.INPUT:
+        return label.m_out**0.5
+    return 1.0

@@ -1,0 +1,68 @@
+"""The static coordinate check of the finished program."""
+
+from __future__ import annotations
+
+
+from mufx.diagnostics import error
+from mufx.magnitudes import Site, SiteKind
+from mufx.program import Optimizer, Program
+from mufx.ratios import Check, Finding, Scaling
+from mufx.moments import Moments
+from mufx.sizes import same
+
+
+def prove(program: Program) -> Program:
+    """Runs the ratio calculation on the rewritten graphs, with every parameter's own numbers.
+
+    It derives nothing: it reads the numbers in the graphs, the init that the constructor gives
+    times its correction, and the learning rate of the plan. Whatever leaves 1 is an error.
+
+    Before: the finished program. After: the same program, with a `MUF303` for each finding.
+    """
+    return program.report(
+        *(
+            error(
+                "MUF303",
+                f"{finding.what} changes by {finding.ratio:.4g} from base to target",
+                hint="this is a defect of mufx or of a pass of yours: please report it",
+                place=finding.place,
+            )
+            for finding in findings(program)
+        )
+    )
+
+
+def findings(program: Program) -> list[Finding]:
+    """Every ratio of the program that leaves 1, in the order of the graph, both modes."""
+    scalings = {name: _scaling(program, name) for name in program.inits}
+    found: list[Finding] = []
+    for trace in program.traces:
+        walk = Check(trace, program.constants(trace), program.rules, scalings)
+        walk.corrections.update(_buffers(program))
+        walk.run()
+        found.extend(walk.findings)
+    return list(dict.fromkeys(found))
+
+
+def _buffers(program: Program) -> dict[Site, float]:
+    return {
+        Site(SiteKind.BUFFER, node.name): program.buffers[str(node.target)]
+        for trace in program.traces
+        for node in trace.graph.nodes
+        if node.op == "get_attr" and node.target in program.buffers
+    }
+
+
+def _scaling(program: Program, name: str) -> Scaling:
+    base, target = program.inits[name]
+    plan = program.plan[name]
+    before, after = (_size(base), _size(target) * program.init_corrections[name])
+    # One step of SGD moves a weight by lr times the gradient, whose scale eps follows.
+    update = plan.lr * (plan.eps if program.optimizer is Optimizer.SGD else 1.0)
+    return Scaling(after / before if before else 1.0, update, at_zero=same(before, 0.0))
+
+
+def _size(moments: Moments) -> float:
+    return float((moments.mean**2 + moments.std**2) ** 0.5)
+
+
