@@ -1,0 +1,52 @@
+# make demo   convert examples/gpt.py, train the emitted model for a minute, print its loss
+# make test   lint, types and tests; what CI runs
+# make bench  speed and memory, as ratios
+# make zoo    the slow tests: dynamic checks and many models
+
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test lint types bench zoo clean
+
+# torch goes first and pinned: as anybody's dependency it would pull gigabytes.
+$(VENV)/installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "mufx needs Python 3.11 or newer with venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --constraint constraints.txt torch numpy
+	$(PIP) --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/developed: $(VENV)/installed
+	$(PIP) --constraint constraints.txt --editable '.[test,dev]'
+	$(PIP) --constraint constraints.txt --no-deps mup
+	touch $@
+
+demo: $(VENV)/installed
+	$(BIN)/mufx convert examples/gpt.py -o out/gpt --force
+	$(BIN)/python examples/train.py out/gpt --minutes 1
+
+lint: $(VENV)/developed
+	$(BIN)/ruff format --check mufx passes tests examples
+	$(BIN)/ruff check mufx passes tests examples
+
+types: $(VENV)/developed
+	$(BIN)/mypy
+	$(BIN)/basedpyright
+
+test: lint types
+	$(BIN)/python -m pytest -n 2 -q -m "not zoo"
+
+zoo: $(VENV)/developed
+	$(BIN)/python -m pytest -n 2 -q -m zoo
+
+bench: $(VENV)/developed
+	$(BIN)/python benchmarks/convert.py
+	$(BIN)/python benchmarks/step.py
+
+clean:
+	rm -rf $(VENV) out build *.egg-info
