@@ -70,7 +70,7 @@ def root_class(module: ModuleType, file: str, spec: str) -> type[nn.Module]:
     Raises:
         MufxError: `MUF003` where there is no class, `MUF004` where there are several.
     """
-    tree = ast.parse(Path(file).read_text())
+    tree = ast.parse(Path(file).read_bytes())
     lines = {n.name: n.lineno for n in tree.body if isinstance(n, ast.ClassDef)}
     classes = {name: cls for name, cls in module_classes(module).items() if name in lines}
     used = _used_by_others(tree, classes)
@@ -173,7 +173,8 @@ class _Uses(ast.NodeVisitor):
         defaults = [d for d in node.args.kw_defaults if d is not None]
         self._visit_all([*node.args.defaults, *defaults, *node.body])
 
-    visit_AsyncFunctionDef = visit_FunctionDef
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
+        self.visit_FunctionDef(node)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         self._visit_all([node.value] if node.value is not None else [])

@@ -71,6 +71,14 @@ def from_callable(
     Raises:
         MufxError: `MUF0xx` for everything that is wrong with the knobs and the inputs.
     """
+    if isinstance(build, nn.Module) or not callable(build):
+        raise MufxError(
+            error(
+                "MUF003",
+                f"a {type(build).__name__} instance does not say how to build it at another size",
+                hint="pass its class, or a function that makes it from knobs",
+            )
+        )
     factory = factory_of(build)
     raise_errors(check_knobs(factory, base, target, vary))
     return _checked(_Request(factory, "", base, target, tuple(vary)), from_values(inputs), None)

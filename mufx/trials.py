@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map, tree_map_only
@@ -61,7 +60,7 @@ class _Calls(TorchFunctionMode):
     ) -> object:
         given = tree_map(_outline, (args, dict(kwargs or {})))
         self.log.append((getattr(func, "__name__", repr(func)), repr(given)))
-        if func is F.embedding:
+        if func is nn.functional.embedding:
             self.vocabularies.append(args[1].shape[0])
         return func(*args, **(kwargs or {}))
 

@@ -352,7 +352,7 @@ def test_a_size_that_the_model_does_not_accept_is_shown_where_it_says_so() -> No
     assert "n_embd=255,n_head=8" in problem.message
     assert "assert config.n_embd % config.n_head == 0" in problem.message
     assert problem.place is not None
-    assert (Path(problem.place.file).name, problem.place.line) == ("gpt.py", 25)
+    assert (Path(problem.place.file).name, problem.place.line) == ("gpt.py", 24)
 
 
 def test_a_knob_without_effect_is_named(tmp_path: Path) -> None:
@@ -519,3 +519,12 @@ def test_inputs_are_args_kwargs_or_a_tensor(inputs: ExampleInputs) -> None:
 def test_the_same_refusals_as_on_the_command_line() -> None:
     problems = refused(lambda: from_callable(Net, (torch.zeros(2, 4),), {"widht": 8}, {}))
     assert codes(problems) == ["MUF007"]
+
+
+def test_an_instance_is_no_factory() -> None:
+    assert codes(refused(lambda: called(Net()))) == ["MUF003"]
+
+
+def test_postponed_annotations_of_a_configuration_are_read() -> None:
+    (problem,) = refused(lambda: from_callable(from_config, TENSOR, {"width": 8}, {"width": 32.0}))
+    assert (problem.code, "but from_config takes int" in problem.message) == ("MUF008", True)

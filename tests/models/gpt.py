@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 
@@ -33,7 +32,7 @@ class Attention(nn.Module):
             part.view(batch, length, self.n_head, width // self.n_head).transpose(1, 2)
             for part in self.qkv(x).chunk(3, dim=-1)
         )
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         return self.proj(y.transpose(1, 2).reshape(batch, length, width))
 
 
@@ -48,7 +47,7 @@ class Block(nn.Module):
 
     def forward(self, x):
         x = x + self.attn(self.norm_1(x))
-        return x + self.down(F.gelu(self.up(self.norm_2(x))))
+        return x + self.down(nn.functional.gelu(self.up(self.norm_2(x))))
 
 
 def make_blocks(config):
@@ -75,7 +74,7 @@ class GPT(nn.Module):
         logits = self.head(self.norm(x))
         if targets is None:
             return logits
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        return nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
 class Trainer:
