@@ -1,0 +1,5 @@
+"""`python -m mufx` is the `mufx` command."""
+
+from mufx.cli import main
+
+main()
