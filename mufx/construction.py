@@ -8,12 +8,15 @@ each parameter and the value of each buffer is a small program: it can be replay
 
 from __future__ import annotations
 
+import heapq
 import importlib
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import FunctionType
 from typing import Any
 
@@ -25,6 +28,15 @@ from torch.utils._device import _device_constructors
 from mufx.diagnostics import MufxError, error
 from mufx.recorder import Recorder, place_of
 from mufx.recording import InputDevice, Origin, Size, TensorValue
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The elements of its memory that a tensor covers: all from start to stop if `dense`."""
+
+    start: int
+    stop: int
+    dense: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +56,8 @@ class Construction:
     """By node name: nodes with the same number share memory."""
     constants: Mapping[str, torch.Tensor]
     """Tensors that no recorded call made (from numpy, say), by `get_attr` target."""
+    spans: Mapping[str, Span]
+    """By node name: what of its memory a node stands for, or a `setitem` writes to."""
     nodes: Mapping[str, fx.Node] = field(repr=False, default_factory=dict)
 
     def replay(self, seed: int | None = None, device: str = "cpu") -> dict[str, torch.Tensor]:
@@ -59,12 +73,17 @@ class Construction:
 
     def program(self, name: str) -> list[fx.Node]:
         """The nodes that one parameter or buffer depends on, in order."""
-        return backward_slice(self.nodes[self.tensors[name]], self.graph, self.storages)
+        return self._uses.slice(self.nodes[self.tensors[name]])
+
+    @cached_property
+    def _uses(self) -> _Uses:
+        return _Uses(self.graph.nodes, self.storages)
 
     def value(self, name: str, device: str = "cpu") -> torch.Tensor:
         """One parameter or buffer, computed for real. Meant for those without random draws."""
         env = run_nodes(self.program(name), self.constants, device)
-        return env[self.nodes[self.tensors[name]]]
+        value: torch.Tensor = env[self.nodes[self.tensors[name]]]
+        return value
 
     def draws(self, name: str) -> bool:
         """Whether the values of this parameter or buffer are random."""
@@ -110,8 +129,10 @@ class _Construction(Recorder):
         super().__init__()
         self.storages: dict[str, int] = {}
         self.constants: dict[str, torch.Tensor] = {}
+        self.spans: dict[str, Span] = {}
         self.originals: Mapping[Any, Callable[..., object]] = {}
         self._made: dict[int, list[tuple[torch.Tensor, fx.Node]]] = {}
+        self._tensors: dict[str, torch.Tensor] = {}
         self._factories = _device_constructors()
 
     def finish(self, model: nn.Module) -> Construction:
@@ -130,6 +151,7 @@ class _Construction(Recorder):
             tensors,
             self.storages,
             self.constants,
+            self.spans,
             {n.name: n for n in self.graph.nodes},
         )
 
@@ -159,22 +181,40 @@ class _Construction(Recorder):
 
     def know(self, tensor: torch.Tensor, node: fx.Node) -> None:
         super().know(tensor, node)
-        with torch._C.DisableTorchFunctionSubclass():
-            storage = tensor.untyped_storage()._cdata
+        storage = _storage(tensor)
         self.storages[node.name] = storage
+        self.spans[node.name] = _span(tensor)
+        self._tensors[node.name] = tensor
         self._made.setdefault(storage, []).append((tensor, node))
 
     def bind(self, node: fx.Node, result: object) -> None:
         super().bind(node, result)
         if result is None and node.args and isinstance(node.args[0], fx.Node):
-            self.storages[node.name] = self.storages[node.args[0].name]
+            target = node.args[0].name
+            self.storages[node.name] = self.storages[target]
+            self.spans[node.name] = self._part(target, node.args[1])
+
+    def node_of(self, tensor: torch.Tensor) -> fx.Node:
+        """`p.data = t` gives a known object other memory, so that it counts as unknown."""
+        node = self._nodes.get(id(tensor))
+        if node is None or self.storages[node.name] != _storage(tensor):
+            return self.adopt(tensor)
+        return node
+
+    def _part(self, target: str, index: Any) -> Span:
+        """What of its memory `target[index] = ...` writes to."""
+        whole = self.spans[target]
+        if _has_node(index):
+            return Span(whole.start, whole.stop, dense=False)
+        with torch._C.DisableTorchFunctionSubclass():
+            part = self._tensors[target][index]
+            return _span(part) if _storage(part) == self.storages[target] else whole
 
     def adopt(self, tensor: torch.Tensor) -> fx.Node:
         """`nn.Parameter(t)` is a new object over the memory of `t`; the rest is a constant."""
         with torch._C.DisableTorchFunctionSubclass():
-            storage = tensor.untyped_storage()._cdata
-            for made, node in self._made.get(storage, ()):
-                if made.shape == tensor.shape and made.stride() == tensor.stride():
+            for made, node in self._made.get(_storage(tensor), ()):
+                if _layout(made) == _layout(tensor):
                     self._nodes[id(tensor)] = node
                     self._alive.append(tensor)
                     return node
@@ -201,7 +241,7 @@ class _Construction(Recorder):
     def _evaluate(self, tensor: torch.Tensor) -> torch.Tensor:
         """A small tensor's real value, for a constructor that turns it into Python numbers."""
         node = self.node_of(tensor)
-        needed = backward_slice(node, self.graph, self.storages)
+        needed = _Uses(self.graph.nodes, self.storages).slice(node)
         if any(is_random(n) for n in needed):
             raise MufxError(
                 error(
@@ -211,25 +251,72 @@ class _Construction(Recorder):
                     place=self.origin().place,
                 )
             )
-        return run_nodes(needed, self.constants, "cpu")[node]
+        value: torch.Tensor = run_nodes(needed, self.constants, "cpu")[node]
+        return value
 
 
-def backward_slice(
-    node: fx.Node, graph: fx.Graph, storages: Mapping[str, int]
-) -> list[fx.Node]:
-    """All nodes that the final content of `node` depends on, in the graph's order."""
-    wanted = {node}
-    memory = {storages[node.name]}
-    found: list[fx.Node] = []
-    for candidate in reversed(graph.nodes):
-        storage = storages.get(candidate.name)
-        if candidate in wanted or (storage is not None and storage in memory):
-            found.append(candidate)
-            if storage is not None:
+class _Uses:
+    """The nodes of a graph by the memory that they stand for."""
+
+    def __init__(self, nodes: Iterable[fx.Node], storages: Mapping[str, int]) -> None:
+        self._storages = storages
+        self._nodes = list(nodes)
+        self._position = {node: i for i, node in enumerate(self._nodes)}
+        self._users: dict[int, list[int]] = defaultdict(list)
+        for i, node in enumerate(self._nodes):
+            if node.name in storages:
+                self._users[storages[node.name]].append(i)
+
+    def slice(self, node: fx.Node) -> list[fx.Node]:
+        """All nodes that the final content of `node` depends on, in the graph's order."""
+        pending: list[int] = []  # negative positions: the last node first
+        seen: set[int] = set()
+        memory: set[int] = set()
+
+        def want(node: fx.Node, before: int) -> None:
+            positions = [self._position[node]]
+            storage = self._storages.get(node.name)
+            if storage is not None and storage not in memory:
                 memory.add(storage)
-            wanted.update(candidate.all_input_nodes)
-            memory.update(storages[n.name] for n in candidate.all_input_nodes if n.name in storages)
-    return found[::-1]
+                positions += self._users[storage]
+            for i in positions:
+                if i < before and i not in seen:
+                    seen.add(i)
+                    heapq.heappush(pending, -i)
+
+        want(node, len(self._nodes))
+        while pending:
+            i = -heapq.heappop(pending)
+            for source in self._nodes[i].all_input_nodes:
+                want(source, i)
+        return [self._nodes[i] for i in sorted(seen)]
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    with torch._C.DisableTorchFunctionSubclass():
+        return int(tensor.untyped_storage()._cdata)
+
+
+def _layout(tensor: torch.Tensor) -> tuple[object, ...]:
+    return tensor.shape, tensor.stride(), tensor.storage_offset()
+
+
+def _span(tensor: torch.Tensor) -> Span:
+    with torch._C.DisableTorchFunctionSubclass():
+        start = int(tensor.storage_offset())
+        axes = [(n, s) for n, s in zip(tensor.shape, tensor.stride(), strict=True) if s]
+        if tensor.numel() == 0:
+            return Span(start, start, dense=True)
+    extent = 1 + sum((n - 1) * s for n, s in axes)
+    return Span(start, start + extent, dense=extent == math.prod(n for n, _ in axes))
+
+
+def _has_node(value: Any) -> bool:
+    if isinstance(value, slice):
+        return any(_has_node(v) for v in (value.start, value.stop, value.step))
+    if isinstance(value, (tuple, list)):
+        return any(_has_node(v) for v in value)
+    return isinstance(value, fx.Node)
 
 
 def run_nodes(
@@ -249,13 +336,11 @@ def run_nodes(
             return slice(real(value.start), real(value.stop), real(value.step))
         if isinstance(value, (tuple, list)):
             return type(value)(real(v) for v in value)
-        if isinstance(value, Mapping):
-            return {k: real(v) for k, v in value.items()}
         return value
 
     with torch.no_grad(), torch.device(device):
         for node in nodes:
-            args, kwargs = real(node.args), real(node.kwargs)
+            args, kwargs = real(node.args), {k: real(v) for k, v in node.kwargs.items()}
             if node.op == "get_attr":
                 assert isinstance(node.target, str)
                 env[node] = constants[node.target].to(device, copy=True)
@@ -268,11 +353,12 @@ def run_nodes(
     return env
 
 
-_RANDOM = frozenset(
-    "uniform_ normal_ random_ bernoulli_ exponential_ cauchy_ geometric_ log_normal_ rand randn "
-    "randint randperm rand_like randn_like randint_like normal bernoulli multinomial poisson "
-    "trunc_normal_ orthogonal_ sparse_".split()
-)
+_RANDOM = frozenset({
+    "uniform_", "normal_", "random_", "bernoulli_", "exponential_", "cauchy_", "geometric_",
+    "log_normal_", "rand", "randn", "randint", "randperm", "rand_like", "randn_like",
+    "randint_like", "normal", "bernoulli", "multinomial", "poisson", "trunc_normal_",
+    "orthogonal_", "sparse_",
+})  # fmt: skip
 
 
 def is_random(node: fx.Node) -> bool:
@@ -337,7 +423,7 @@ SILENT_ON_META: dict[str, tuple[Any, str]] = {
 
 
 @contextmanager
-def _visible_inits() -> Iterator[Mapping[Any, FunctionType]]:
+def _visible_inits() -> Generator[Mapping[Any, FunctionType]]:
     originals: dict[Any, FunctionType] = {}
     for function, keywords in SILENT_ON_META.values():
         originals[function] = _copy(function)
@@ -346,7 +432,8 @@ def _visible_inits() -> Iterator[Mapping[Any, FunctionType]]:
             f"def {function.__name__}({names}):\n"
             "    from mufx.construction import SILENT_ON_META\n"
             f"    public = SILENT_ON_META[{function.__name__!r}][0]\n"
-            f"    return torch.overrides.handle_torch_function(public, (tensor,), tensor, {keywords})\n"
+            "    handle = torch.overrides.handle_torch_function\n"
+            f"    return handle(public, (tensor,), tensor, {keywords})\n"
         )
         scope: dict[str, Any] = {}
         exec(source, {}, scope)  # the body runs with torch.nn.init's own globals
@@ -365,7 +452,7 @@ def _copy(function: FunctionType) -> FunctionType:
 
 
 @contextmanager
-def _transformers_initialise() -> Iterator[None]:
+def _transformers_initialise() -> Generator[None]:
     """`transformers` skips its init where the default device is `meta`; here it must not."""
     name = "get_torch_context_manager_or_global_device"
     if "transformers" not in sys.modules:
@@ -396,4 +483,3 @@ _LEAVES_THE_GRAPH = frozenset(
         torch.Tensor.__contains__,
     }
 )
-
