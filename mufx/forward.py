@@ -147,7 +147,14 @@ class _Forward(Recorder):
         }
         results = {key: simplify(value) for key, value in self.results.items()}
         return Recording(
-            self.graph, values, self.origins, results, self.symbols, names, tuple(self.diagnostics)
+            self.graph,
+            values,
+            self.origins,
+            results,
+            self.symbols,
+            self.lengths,
+            names,
+            tuple(self.diagnostics),
         )
 
     # -- Recorder ---------------------------------------------------------------------------
@@ -317,7 +324,9 @@ class _Forward(Recorder):
         self._counts[path] = index + 1
         parent = self.calls[-1] if self.calls else None
         arguments = self._bound(type(module), args, kwargs)
-        self.calls.append(Call(path, index, parent, type(module), arguments))
+        self.calls.append(
+            Call(path, index, parent, type(module), arguments, self.statement())
+        )
 
     def _leave(self, output: object) -> None:
         call = self.calls.pop()
@@ -381,6 +390,7 @@ class _Forward(Recorder):
             fixed = env.replace(sympy.Symbol(symbol, positive=True, integer=True))
             if fixed.is_number:
                 del self.symbols[symbol]
+            if fixed.is_number and dim == 0:
                 self.diagnostics.append(
                     note(
                         "MUF108",

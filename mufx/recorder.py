@@ -19,7 +19,7 @@ from torch import fx
 from torch.overrides import TorchFunctionMode
 
 from mufx.diagnostics import Place
-from mufx.recording import DEVICE, Call, Origin, Size, TensorValue
+from mufx.recording import DEVICE, Call, Origin, Size, Statement, TensorValue
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _MUFX = os.path.dirname(__file__) + os.sep
@@ -46,6 +46,7 @@ class Recorder(TorchFunctionMode):
         self.graph = fx.Graph()
         self.values: dict[str, TensorValue | None] = {}
         self.origins: dict[str, Origin] = {}
+        self.lengths: dict[str, int] = {}
         self.calls: list[Call] = []
         self._nodes: dict[int, fx.Node] = {}
         self._alive: list[torch.Tensor] = []  # an id is only unique while its object lives
@@ -95,6 +96,7 @@ class Recorder(TorchFunctionMode):
             return
         self.values[node.name] = None
         if isinstance(result, (tuple, list)):
+            self.lengths[node.name] = len(result)
             for i, item in enumerate(result):
                 if _tensors(item):
                     self.bind(self._create(operator.getitem, (node, i), {}), item)
@@ -139,7 +141,7 @@ class Recorder(TorchFunctionMode):
     # -- nodes ------------------------------------------------------------------------------
 
     def _create(self, func: TorchFunction, args: Any, kwargs: Any) -> fx.Node:
-        op, target, args = _spelling(func, args)
+        op, target, args = _spelling(func, args, kwargs)
         if "device" in kwargs and kwargs["device"] is not None:
             kwargs = {**kwargs, "device": DEVICE}
         node = self.graph.create_node(op, target, tuple(args), dict(kwargs))
@@ -152,9 +154,16 @@ class Recorder(TorchFunctionMode):
         inner, user = _frames(sys._getframe(1))
         path, cls = (call.path, call.cls.__name__) if call is not None else ("", "")
         place = Place(user.f_code.co_filename, user.f_lineno, path, cls)
-        return Origin(
-            place, call, inner.f_code.co_filename, inner.f_lineno, inner.f_code.co_qualname
-        )
+        return Origin(place, call, _statement(inner))
+
+    def statement(self) -> Statement:
+        """The statement of the model's code that is running."""
+        return _statement(_frames(sys._getframe(1))[0])
+
+
+def _statement(frame: FrameType) -> Statement:
+    code = frame.f_code
+    return Statement(code.co_filename, frame.f_lineno, code.co_qualname, frame.f_lasti)
 
 
 def _frames(frame: FrameType | None) -> tuple[FrameType, FrameType]:
@@ -225,7 +234,14 @@ def _property_name(func: TorchFunction) -> str:
     return str(getattr(getattr(func, "__self__", None), "__name__", ""))
 
 
-def _spelling(func: TorchFunction, args: Any) -> tuple[str, Any, Any]:
+_OPERATORS = {
+    "add": "add", "sub": "sub", "mul": "mul", "div": "truediv", "matmul": "matmul", "pow": "pow",
+    "add_": "iadd", "sub_": "isub", "mul_": "imul", "div_": "itruediv",
+    "eq": "eq", "ne": "ne", "lt": "lt", "le": "le", "gt": "gt", "ge": "ge",
+}  # fmt: skip
+
+
+def _spelling(func: TorchFunction, args: Any, kwargs: Any) -> tuple[str, Any, Any]:
     """How fx writes the call: (node op, target, args)."""
     if _is_getter(func):
         return "call_function", getattr, (args[0], _property_name(func))
@@ -236,6 +252,8 @@ def _spelling(func: TorchFunction, args: Any) -> tuple[str, Any, Any]:
     )
     if not is_method:
         return "call_function", func, args
+    if name in _OPERATORS and not kwargs and len(args) == 2:
+        return "call_function", getattr(operator, _OPERATORS[name]), args
     dunder = name.removeprefix("__").removesuffix("__") if name.startswith("__") else None
     if dunder is None:
         return "call_method", name, args

@@ -55,6 +55,20 @@ class TensorValue:
 
 
 @dataclass(frozen=True, slots=True)
+class Statement:
+    """The innermost line of a model's own code, a module of `torch.nn` included, that was running.
+
+    `instruction` counts up within one execution of a statement; where it falls back, the
+    statement was entered again.
+    """
+
+    file: str
+    line: int
+    function: str
+    instruction: int
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """One call of one module: `index` counts the calls of the same module."""
 
@@ -64,6 +78,8 @@ class Call:
     cls: type[torch.nn.Module]
     arguments: Mapping[str, object] = field(default_factory=dict, compare=False, repr=False)
     """The forward's parameter names to what was passed: nodes, containers of nodes, constants."""
+    statement: Statement | None = field(default=None, compare=False, repr=False)
+    """Where the parent's forward makes the call."""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -79,13 +95,7 @@ class Origin:
     """The line in the user's source."""
     call: Call | None
     """The innermost module call; `None` outside of any."""
-    file: str
-    line: int
-    function: str
-    """The innermost statement that is not part of torch's function layer: file, line, function.
-
-    Inside a `torch.nn` module it is a line of that module's source.
-    """
+    statement: Statement
 
 
 @dataclass(frozen=True)
@@ -106,6 +116,8 @@ class Recording:
     """By `Call.key`: what the call returned, with nodes in the place of tensors."""
     symbols: Mapping[str, tuple[str, int]]
     """The name of a symbol to (placeholder name, dimension)."""
+    lengths: Mapping[str, int]
+    """The number of results of nodes that yield several."""
     output_class: str | None
     """The class name of the output where it is a record with named fields, else `None`."""
     diagnostics: tuple[Diagnostic, ...] = ()

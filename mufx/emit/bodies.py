@@ -1,0 +1,469 @@
+"""The body of one module's forward, from the nodes and calls that its call recorded.
+
+Nodes of one source statement become one statement again, assigned to the name that the source
+gives it. Order is kept wherever it can matter.
+"""
+
+from __future__ import annotations
+
+import keyword
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import sympy
+from torch import fx
+
+from mufx.construction import is_random
+from mufx.diagnostics import MufxError, Place, error
+from mufx.emit.calls import CallTree, Item, nodes_in
+from mufx.emit.expressions import ATOM, INPLACE, expression
+from mufx.emit.sources import SourceStatement, statement_at
+from mufx.recording import Recording, Size, Statement
+
+CallText = Callable[[CallTree, Callable[[object], str]], str]
+
+
+@dataclass(frozen=True)
+class Body:
+    """Arguments and lines of one forward; numbers in the lines are holes."""
+
+    arguments: tuple[str, ...]
+    lines: tuple[str, ...]
+
+
+@dataclass
+class _Step:
+    """One item on its way to becoming a statement, or a part of one."""
+
+    item: Item
+    statement: Statement
+    source: SourceStatement
+    instance: int
+    values: list[fx.Node] = field(default_factory=list)
+    """What later items can use of it."""
+    unpacked: bool = False
+    """Its values are the parts of one result of several."""
+    into: int | None = None
+    """The step that it is written into; `None` if it is a statement of its own."""
+
+
+@dataclass(frozen=True)
+class BodyContext:
+    """What bodies need from the rest of the writer."""
+
+    recording: Recording
+    comments: Mapping[str, str]
+    parameter: Callable[[fx.Node, str], str | None]
+    """The path of a parameter or buffer relative to a module; `None` if it lies outside."""
+    call: CallText
+    """The text of a call of a child."""
+    output: Callable[[Callable[[object], str]], str]
+    """The text of what the root returns."""
+    inputs: Callable[[CallTree], list[fx.Node]]
+    """What a call takes: values, and parameters from outside of its module."""
+
+
+def write_body(tree: CallTree, context: BodyContext) -> Body:
+    """The forward of one call."""
+    return _Writer(tree, context).write()
+
+
+class _Writer:
+    def __init__(self, tree: CallTree, context: BodyContext) -> None:
+        self.tree, self.context = tree, context
+        self.recording = context.recording
+        self.inputs = context.inputs(tree)
+        self.names: dict[fx.Node, str] = {}
+        self.texts: dict[fx.Node, tuple[str, int]] = {}
+        self.size_names: dict[sympy.Symbol, str] = {}
+        self.symbols_used: dict[str, None] = {}
+        self.device_used = False
+
+    def write(self) -> Body:
+        arguments = self._arguments()
+        steps = self._steps()
+        self._decide_inlining(steps)
+        last_use = self._last_uses(steps)
+        self._name_sizes(arguments)
+        lines: list[str] = []
+        for position, step in enumerate(steps):
+            self._write_step(step, position, last_use, lines)
+        lines.append(f"return {self._result()}")
+        return Body(tuple(arguments), (*self._size_lines(arguments), *_without_echo(lines)))
+
+    # -- arguments --------------------------------------------------------------------------
+
+    def _arguments(self) -> list[str]:
+        call = self.tree.call
+        given = dict(call.arguments) if call is not None else {}
+        preferred: dict[fx.Node, str] = {}
+        for name, value in given.items():
+            for i, node in enumerate(nodes_in(value)):
+                single = isinstance(value, fx.Node)
+                preferred.setdefault(node, name if single else f"{name}_{i}")
+        names: list[str] = []
+        ordered = [n for n in preferred if n in self.inputs]
+        ordered += [n for n in self.inputs if n not in preferred]
+        for node in ordered:
+            hint = preferred.get(node) or self._fallback(node)
+            self.names[node] = name = _unused(_identifier(hint), names)
+            names.append(name)
+        self.order = ordered
+        return names
+
+    def _fallback(self, node: fx.Node) -> str:
+        if node.op == "placeholder":
+            return node.name
+        if node.op == "get_attr":
+            return str(node.target).rsplit(".", 1)[-1]
+        statement = self.recording.origins[node.name].statement
+        targets = statement_at(statement.file, statement.line).targets
+        return targets[0] if len(targets) == 1 else "x"
+
+    # -- steps ------------------------------------------------------------------------------
+
+    def _steps(self) -> list[_Step]:
+        steps: list[_Step] = []
+        taken: set[fx.Node] = set()
+        for item in self.tree.items:
+            if isinstance(item, fx.Node):
+                if item in taken:
+                    continue
+                step = self._node_step(item, taken)
+            else:
+                step = self._call_step(item)
+            step.instance = self._instance(step, steps)
+            steps.append(step)
+        return steps
+
+    def _node_step(self, node: fx.Node, taken: set[fx.Node]) -> _Step:
+        statement = self.recording.origins[node.name].statement
+        source = statement_at(statement.file, statement.line)
+        step = _Step(node, statement, source, 0, [node])
+        parts = [u for u in node.users if u.target is operator.getitem]
+        several = self.recording.values.get(node.name) is None and node.target is not operator.setitem
+        if several and parts and len(parts) == len(node.users):
+            if len(parts) > 1 or len(source.targets) > 1:
+                step.values = sorted(parts, key=lambda p: int(str(p.args[1])))
+                step.unpacked = True
+                taken.update(parts)
+        return step
+
+    def _call_step(self, tree: CallTree) -> _Step:
+        assert tree.call is not None
+        statement = tree.call.statement
+        assert statement is not None
+        source = statement_at(statement.file, statement.line)
+        return _Step(tree, statement, source, 0, list(tree.outputs), len(tree.outputs) > 1)
+
+    @staticmethod
+    def _instance(step: _Step, steps: list[_Step]) -> int:
+        """Which execution of its statement the step belongs to, counted over the body."""
+        if not steps:
+            return 0
+        last = steps[-1]
+        same = (
+            last.statement.file == step.statement.file
+            and last.source.start == step.source.start
+            and last.statement.function == step.statement.function
+            and step.statement.instruction > last.statement.instruction
+        )
+        return last.instance if same else last.instance + 1
+
+    # -- which steps are written into others -----------------------------------------------
+
+    def _decide_inlining(self, steps: list[_Step]) -> None:
+        producer = {value: i for i, step in enumerate(steps) for value in step.values}
+        users: dict[int, list[int]] = {i: [] for i in range(len(steps))}
+        for j, step in enumerate(steps):
+            for value in self._operands(step.item):
+                if value in producer:
+                    users[producer[value]].append(j)
+        returned = list(nodes_in(self._returned()))
+        for value in returned:
+            if value in producer:
+                users[producer[value]].append(len(steps))
+        for i in reversed(range(len(steps))):
+            if self._can_inline(i, users[i], steps):
+                steps[i].into = users[i][0]
+
+    def _can_inline(self, i: int, users: list[int], steps: list[_Step]) -> bool:
+        step = steps[i]
+        if len(users) != 1 or step.unpacked or len(step.values) != 1 or _mutates(step.item):
+            return False
+        j = users[0]
+        if j == len(steps):
+            return step.source.is_return and i == j - 1
+        if steps[j].instance != step.instance:
+            return False
+        between = steps[i + 1 : j]
+        if any(_mutates(s.item) for s in between):
+            return False
+        if _is_pure(step.item):
+            return True
+        # Something random, or a module call: it may only move past what moves with it.
+        return all(_is_pure(s.item) or s.into is not None for s in between)
+
+    def _operands(self, item: Item) -> list[fx.Node]:
+        if isinstance(item, CallTree):
+            return self.context.inputs(item)
+        found: list[fx.Node] = []
+
+        def visit(value: fx.Node) -> fx.Node:
+            found.append(value)
+            return value
+
+        fx.map_arg((item.args, item.kwargs), visit)
+        return found
+
+    def _last_uses(self, steps: list[_Step]) -> dict[fx.Node, int]:
+        """The position at which each value is needed last, once all is written into its place."""
+        place = list(range(len(steps)))
+        for i in reversed(range(len(steps))):
+            into = steps[i].into
+            if into is not None:
+                place[i] = place[into] if into < len(steps) else into
+        last: dict[fx.Node, int] = {}
+        for j, step in enumerate(steps):
+            for value in self._operands(step.item):
+                last[value] = max(last.get(value, -1), place[j])
+        for value in nodes_in(self._returned()):
+            last[value] = len(steps)
+        return last
+
+    # -- writing ----------------------------------------------------------------------------
+
+    def _write_step(
+        self, step: _Step, position: int, last_use: Mapping[fx.Node, int], lines: list[str]
+    ) -> None:
+        text, precedence = self._text(step.item)
+        if step.into is not None:
+            self.texts[step.values[0]] = (text, precedence)
+            return
+        comment = self._comment(step.item)
+        if isinstance(step.item, fx.Node) and step.item.target is operator.setitem:
+            target, index, value = (self.argument(a) for a in step.item.args)
+            lines.append(f"{target}[{_bare(index)}] = {value}{comment}")
+            return
+        if isinstance(step.item, fx.Node) and step.item.target in INPLACE:
+            first, second = step.item.args
+            assert isinstance(first, fx.Node)
+            name = self.value(first)[0]
+            lines.append(f"{name} {INPLACE[step.item.target]} {self.argument(second)}{comment}")
+            self.names[step.item] = name
+            return
+        live = {self.names[v] for v, end in last_use.items() if end > position and v in self.names}
+        if step.unpacked:
+            lines.append(f"{self._unpacked(step, live, last_use)} = {text}{comment}")
+        elif not any(v in last_use for v in step.values):
+            lines.append(f"{text}{comment}")
+        else:
+            (value,) = step.values
+            self.names[value] = name = self._name(step, 0, live)
+            lines.append(f"{name} = {text}{comment}")
+
+    def _unpacked(
+        self, step: _Step, live: set[str], last_use: Mapping[fx.Node, int]
+    ) -> str:
+        if isinstance(step.item, CallTree):
+            slots: list[fx.Node | None] = list(step.values)
+        else:
+            length = self.recording.lengths.get(step.item.name, len(step.values))
+            by_index = {int(str(v.args[1])) % length: v for v in step.values}
+            slots = [by_index.get(i) for i in range(length)]
+        taken = set(live)
+        texts: list[str] = []
+        for i, value in enumerate(slots):
+            if value is None or value not in last_use:
+                texts.append("_")
+                continue
+            self.names[value] = name = self._name(step, i, taken)
+            taken.add(name)
+            texts.append(name)
+        return ", ".join(texts) + ("," if len(texts) == 1 else "")
+
+    def _name(self, step: _Step, index: int, taken: set[str]) -> str:
+        targets = step.source.targets
+        if index < len(targets) and (step.unpacked or len(targets) == 1):
+            hint = targets[index]
+        elif isinstance(step.item, CallTree):
+            hint = "x"
+        else:
+            hint = _RESULT_NAMES.get(_function(step.item), _function(step.item))
+        hint = _identifier(hint)
+        return _unused("x" if hint == "_" else hint, [*taken, *self.size_names.values()])
+
+    def _text(self, item: Item) -> tuple[str, int]:
+        if isinstance(item, CallTree):
+            return self.context.call(item, self.argument), ATOM
+        if item.target is operator.setitem or item.target in INPLACE:
+            return "", ATOM
+        return expression(item, self)
+
+    def _comment(self, item: Item) -> str:
+        found = [self.context.comments.get(n.name) for n in self._own_nodes(item)]
+        texts = list(dict.fromkeys(t for t in found if t))
+        return f"  # {'; '.join(texts)}" if texts else ""
+
+    def _own_nodes(self, item: Item) -> list[fx.Node]:
+        """The node and all that were written into its statement."""
+        if isinstance(item, CallTree):
+            roots = self._operands(item)
+            own: list[fx.Node] = []
+        else:
+            roots, own = self._operands(item), [item]
+        for value in roots:
+            if value in self.texts and value not in self.names:
+                own.extend(self._own_nodes(value))
+        return own
+
+    def _returned(self) -> object:
+        if self.tree.call is None or self.tree.path == "":
+            return next(n for n in self.recording.graph.nodes if n.op == "output").args[0]
+        return tuple(self.tree.outputs)
+
+    def _result(self) -> str:
+        if self.tree.path == "":
+            return self.context.output(self.argument)
+        return ", ".join(self.argument(v) for v in self.tree.outputs) or "None"
+
+    # -- Names ------------------------------------------------------------------------------
+
+    def argument(self, value: object) -> str:
+        """Text of an operand, a node or a literal."""
+        from mufx.emit.expressions import names_value
+
+        return names_value(value, self)[0]
+
+    def value(self, node: fx.Node) -> tuple[str, int]:
+        """Text and precedence of a value."""
+        if node in self.names:
+            return self.names[node], ATOM
+        if node in self.texts:
+            return self.texts[node]
+        if node.op == "get_attr":
+            path = self.context.parameter(node, self.tree.path)
+            assert path is not None, node.target
+            return f"self.{path}", ATOM
+        if node.target is operator.getitem:  # one part of a result of several
+            return expression(node, self)
+        raise AssertionError(f"{node} is used before it is written")
+
+    def size(self, size: Size) -> str:
+        """Text of a free size."""
+        for symbol in size.expr.free_symbols:
+            self.symbols_used[str(symbol)] = None
+        unknown = [s for s in size.expr.free_symbols if s not in self.size_names]
+        if unknown:
+            raise MufxError(
+                error(
+                    "MUF403",
+                    f"{self.tree.path or 'the model'} uses the size {size.expr}, which no tensor "
+                    "that comes into it has",
+                    hint="compute the size in the module that has the tensor",
+                )
+            )
+        return _sympy_text(size.expr.xreplace({s: sympy.Symbol(n) for s, n in self.size_names.items()}))
+
+    def device(self) -> str:
+        """Text of the device that the inputs are on."""
+        if self.order:
+            return f"{self.names[self.order[0]]}.device"
+        node = next(n for n in self.recording.graph.nodes if n.op == "get_attr")
+        return f"self.{self.context.parameter(node, self.tree.path)}.device"
+
+    def place(self, node: fx.Node) -> Place:
+        """Where a node stands in the user's source."""
+        return self.recording.origins[node.name].place
+
+    # -- sizes ------------------------------------------------------------------------------
+
+    def _name_sizes(self, arguments: list[str]) -> None:
+        """A name for every free size that an argument's shape shows."""
+        self.size_sources: dict[str, tuple[str, int]] = {}
+        letters = iter(_SIZE_NAMES)
+        for node, name in zip(self.order, arguments, strict=True):
+            value = self.recording.values.get(node.name)
+            for dim, size in enumerate(value.shape if value is not None else ()):
+                if isinstance(size, Size) and size.expr.is_Symbol and size.expr not in self.size_names:
+                    chosen = _unused(next(letters), [*arguments, *self.size_names.values()])
+                    self.size_names[size.expr] = chosen
+                    self.size_sources[chosen] = (name, dim)
+
+    def _size_lines(self, arguments: list[str]) -> list[str]:
+        used = {self.size_names[s] for s in self.size_names if str(s) in self.symbols_used}
+        by_argument: dict[str, list[tuple[int, str]]] = {}
+        for size, (name, dim) in self.size_sources.items():
+            if size in used:
+                by_argument.setdefault(name, []).append((dim, size))
+        lines: list[str] = []
+        for name, found in by_argument.items():
+            dims = [dim for dim, _ in found]
+            if len(found) > 1 and dims == list(range(len(dims))):
+                lines.append(f"{', '.join(s for _, s in found)} = {name}.shape[:{len(dims)}]")
+            else:
+                lines.extend(f"{size} = {name}.shape[{dim}]" for dim, size in found)
+        return lines
+
+
+_SIZE_NAMES = ("B", "T", "S", "U", "V", "W", *(f"N{i}" for i in range(100)))
+_RESULT_NAMES = {"linear": "y", "matmul": "y", "add": "x", "mul": "y", "truediv": "y", "sub": "y"}
+
+
+def _function(node: fx.Node) -> str:
+    return str(node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "y"))
+
+
+def _identifier(name: str) -> str:
+    name = "".join(c if c.isalnum() or c == "_" else "_" for c in name).strip("_") or "x"
+    if name[0].isdigit():
+        name = f"x{name}"
+    reserved = keyword.iskeyword(name) or name in _RESERVED
+    return f"{name}_" if reserved else name
+
+
+_RESERVED = frozenset({"self", "torch", "nn", "F", "math", "type", "max", "min", "sum", "range", "len"})
+
+
+def _unused(name: str, taken: object) -> str:
+    assert isinstance(taken, (list, set))
+    if name not in taken:
+        return name
+    return next(f"{name}{i}" for i in range(2, 10_000) if f"{name}{i}" not in taken)
+
+
+def _mutates(item: Item) -> bool:
+    if isinstance(item, CallTree):
+        return False
+    name = _function(item)
+    if item.target is operator.setitem or item.target in INPLACE:
+        return True
+    return name.endswith("_") and not name.startswith("__") or bool(item.kwargs.get("inplace"))
+
+
+def _is_pure(item: Item) -> bool:
+    if isinstance(item, CallTree) or is_random(item) or _mutates(item):
+        return False
+    name = _function(item)
+    return "dropout" not in name and "attention" not in name and name != "rrelu"
+
+
+def _bare(index: str) -> str:
+    return index[1:-1] if index.startswith("(") and index.endswith(")") else index
+
+
+def _without_echo(lines: list[str]) -> list[str]:
+    """`y = f(x)`, `return y` as `return f(x)`, unless a comment explains the statement."""
+    if len(lines) > 1 and lines[-1].startswith("return "):
+        name = lines[-1].removeprefix("return ")
+        left, sign, right = lines[-2].partition(" = ")
+        if sign and left == name and "  # " not in right:
+            return [*lines[:-2], f"return {right}"]
+    return lines
+
+
+def _sympy_text(expr: sympy.Expr) -> str:
+    from torch.utils._sympy.printers import PythonPrinter
+
+    return str(PythonPrinter().doprint(expr))

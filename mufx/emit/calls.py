@@ -1,0 +1,104 @@
+"""The module calls of a recording as a tree, with what flows in and out of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from torch import fx
+
+from mufx.recording import Call, Recording
+
+
+@dataclass
+class CallTree:
+    """One module call: its own nodes and the calls it makes, in order."""
+
+    call: Call | None
+    path: str
+    items: list[Item] = field(default_factory=list)
+    inputs: list[fx.Node] = field(default_factory=list)
+    """Values from outside that nodes in here use, in order of first use."""
+    outputs: list[fx.Node] = field(default_factory=list)
+    """Values made in here that are used outside."""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """The same in every recording."""
+        return self.call.key if self.call is not None else ("", 0)
+
+    def nodes(self) -> Iterator[fx.Node]:
+        """All nodes in here and below, in order."""
+        for item in self.items:
+            if isinstance(item, CallTree):
+                yield from item.nodes()
+            else:
+                yield item
+
+    def trees(self) -> Iterator[CallTree]:
+        """This call and all below, callees first."""
+        for item in self.items:
+            if isinstance(item, CallTree):
+                yield from item.trees()
+        yield self
+
+
+Item: TypeAlias = "fx.Node | CallTree"
+
+
+def call_tree(recording: Recording) -> CallTree:
+    """The tree of a recording; its root is the call of the model itself."""
+    root = CallTree(None, "")
+    known: dict[tuple[str, int], CallTree] = {("", 0): root}
+    for node in recording.graph.nodes:
+        if node.op in ("call_function", "call_method"):
+            _tree_of(recording.origins[node.name].call, known).items.append(node)
+    _find_flows(root, recording)
+    return root
+
+
+def _tree_of(call: Call | None, known: dict[tuple[str, int], CallTree]) -> CallTree:
+    if call is None:
+        return known["", 0]
+    if call.key in known:
+        tree = known[call.key]
+        tree.call = call
+        return tree
+    tree = CallTree(call, call.path)
+    known[call.key] = tree
+    _tree_of(call.parent, known).items.append(tree)
+    return tree
+
+
+def _find_flows(root: CallTree, recording: Recording) -> None:
+    order = {node: i for i, node in enumerate(recording.graph.nodes)}
+    for tree in root.trees():
+        inside = set(tree.nodes())
+        inputs: dict[fx.Node, None] = {}
+        outputs: list[fx.Node] = []
+        for node in tree.nodes():
+            for value in node.all_input_nodes:
+                if value not in inside and value.op != "get_attr":
+                    inputs[value] = None
+            if any(user not in inside for user in node.users):
+                outputs.append(node)
+        tree.inputs = list(inputs)
+        ranked = _rank(recording.results.get(tree.key))
+        tree.outputs = sorted(outputs, key=lambda n: (ranked.get(n, len(ranked)), order[n]))
+
+
+def _rank(result: object) -> dict[fx.Node, int]:
+    return {node: i for i, node in enumerate(nodes_in(result))}
+
+
+def nodes_in(value: object) -> Iterator[fx.Node]:
+    """All nodes in a structure of containers."""
+    if isinstance(value, fx.Node):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from nodes_in(item)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from nodes_in(item)

@@ -1,0 +1,248 @@
+"""One node as a Python expression."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import fx
+from torch.overrides import resolve_name
+
+from mufx.diagnostics import MufxError, Place, error
+from mufx.emit.text import hole
+from mufx.recording import InputDevice, Size
+
+ATOM, POWER, UNARY, TIMES, PLUS, SHIFT, COMPARE = 20, 14, 13, 12, 11, 10, 6
+
+_BINARY: Mapping[Any, tuple[str, int]] = {
+    operator.add: ("+", PLUS),
+    operator.sub: ("-", PLUS),
+    operator.mul: ("*", TIMES),
+    operator.truediv: ("/", TIMES),
+    operator.floordiv: ("//", TIMES),
+    operator.mod: ("%", TIMES),
+    operator.matmul: ("@", TIMES),
+    operator.pow: ("**", POWER),
+    operator.and_: ("&", SHIFT - 1),
+    operator.xor: ("^", SHIFT - 2),
+    operator.or_: ("|", SHIFT - 3),
+    operator.lshift: ("<<", SHIFT),
+    operator.rshift: (">>", SHIFT),
+    operator.eq: ("==", COMPARE),
+    operator.ne: ("!=", COMPARE),
+    operator.lt: ("<", COMPARE),
+    operator.le: ("<=", COMPARE),
+    operator.gt: (">", COMPARE),
+    operator.ge: (">=", COMPARE),
+}
+_UNARY: Mapping[Any, str] = {operator.neg: "-", operator.invert: "~", operator.pos: "+"}
+INPLACE: Mapping[Any, str] = {
+    operator.iadd: "+=",
+    operator.isub: "-=",
+    operator.imul: "*=",
+    operator.itruediv: "/=",
+    operator.ipow: "**=",
+    operator.imatmul: "@=",
+}
+
+
+class Names(Protocol):
+    """What an expression needs to know of the body that it stands in."""
+
+    def value(self, node: fx.Node) -> tuple[str, int]:
+        """Text and precedence of a value."""
+        ...
+
+    def size(self, size: Size) -> str:
+        """Text of a free size."""
+        ...
+
+    def device(self) -> str:
+        """Text of the device that the inputs are on."""
+        ...
+
+    def place(self, node: fx.Node) -> Place:
+        """Where a node stands in the user's source."""
+        ...
+
+
+def expression(node: fx.Node, names: Names) -> tuple[str, int]:
+    """Text and precedence of a node's operation."""
+    target: Any = node.target
+    if target in _BINARY and len(node.args) == 2 and not node.kwargs:
+        return _binary(node, names, *_BINARY[target])
+    if target in _UNARY:
+        text, inner = names_value(node.args[0], names)
+        return f"{_UNARY[target]}{_wrapped(text, inner, UNARY)}", UNARY
+    if target is getattr:
+        text, inner = names_value(node.args[0], names)
+        return f"{_wrapped(text, inner, ATOM)}.{node.args[1]}", ATOM
+    if target is operator.getitem:
+        text, inner = names_value(node.args[0], names)
+        return f"{_wrapped(text, inner, ATOM)}[{_index(node.args[1], names)}]", ATOM
+    if node.op == "call_method":
+        text, inner = names_value(node.args[0], names)
+        arguments = _arguments(node, node.args[1:], names, _method_signature(str(target)))
+        return f"{_wrapped(text, inner, ATOM)}.{target}({arguments})", ATOM
+    name = public_name(target)
+    if name is None:
+        raise MufxError(
+            error(
+                "MUF401",
+                f"{getattr(target, '__name__', target)} has no public name to be written by",
+                hint="call it through a public function of torch",
+                place=names.place(node),
+            )
+        )
+    return f"{name}({_arguments(node, node.args, names, _signature(target))})", ATOM
+
+
+def names_value(value: Any, names: Names) -> tuple[str, int]:
+    """Text and precedence of an operand, a node or a literal."""
+    if isinstance(value, fx.Node):
+        return names.value(value)
+    text = literal(value, names)
+    negative = isinstance(value, (int, float)) and value < 0
+    return text, UNARY if negative else ATOM
+
+
+def _wrapped(text: str, inner: int, needed: int) -> str:
+    return f"({text})" if inner < needed else text
+
+
+def _binary(node: fx.Node, names: Names, sign: str, own: int) -> tuple[str, int]:
+    left, left_inner = names_value(node.args[0], names)
+    right, right_inner = names_value(node.args[1], names)
+    # Python groups to the left, powers to the right; a comparison does not chain.
+    needs_left = own + 1 if own in (POWER, COMPARE) else own
+    needs_right = own if own == POWER else own + 1
+    return f"{_wrapped(left, left_inner, needs_left)} {sign} {_wrapped(right, right_inner, needs_right)}", own
+
+
+def _index(index: Any, names: Names) -> str:
+    if isinstance(index, tuple):
+        text = ", ".join(_index(i, names) for i in index)
+        return text + "," if len(index) == 1 else text
+    if isinstance(index, slice):
+        start, stop = ("" if v is None else literal(v, names) for v in (index.start, index.stop))
+        step = "" if index.step is None else f":{literal(index.step, names)}"
+        return f"{start}:{stop}{step}"
+    return literal(index, names)
+
+
+def literal(value: Any, names: Names, name: str = "") -> str:  # noqa: C901  one case a line
+    """Text of an argument."""
+    if isinstance(value, fx.Node):
+        return names.value(value)[0]
+    if isinstance(value, Size):
+        return names.size(value)
+    if isinstance(value, InputDevice):
+        return names.device()
+    if isinstance(value, float) and (value != value or value in (float("inf"), -float("inf"))):
+        return f'float("{value}")'
+    if isinstance(value, (bool, int, float)):
+        return hole(value, name)
+    if value is None or value is Ellipsis:
+        return "None" if value is None else "..."
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, torch.Size):
+        value = tuple(value)
+    if isinstance(value, tuple):
+        items = ", ".join(literal(v, names, name) for v in value)
+        return f"({items},)" if len(value) == 1 else f"({items})"
+    if isinstance(value, list):
+        return f"[{', '.join(literal(v, names, name) for v in value)}]"
+    if isinstance(value, slice):
+        parts = (literal(v, names) for v in (value.start, value.stop, value.step))
+        return f"slice({', '.join(parts)})"
+    if isinstance(value, (torch.dtype, torch.memory_format, torch.layout)):
+        return str(value)
+    raise MufxError(
+        error(
+            "MUF402",
+            f"an argument of type {type(value).__name__} cannot be written as source",
+            hint="pass a number, a string, a dtype or a tensor",
+        )
+    )
+
+
+@lru_cache(maxsize=None)
+def _signature(function: Any) -> inspect.Signature | None:
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):
+        return None
+
+
+def _method_signature(name: str) -> inspect.Signature | None:
+    function = getattr(torch.Tensor, name, None)
+    found = _signature(function) if inspect.isfunction(function) else None
+    if found is None:
+        return None
+    return found.replace(parameters=list(found.parameters.values())[1:])
+
+
+def _arguments(
+    node: fx.Node, positional: tuple[Any, ...], names: Names, signature: inspect.Signature | None
+) -> str:
+    """The arguments of a call, without those that are the function's defaults."""
+    parameters = list(signature.parameters.values()) if signature is not None else []
+    keywords = dict(node.kwargs)
+    args = list(positional)
+    by_name = {p.name: p for p in parameters}
+    for name, value in list(keywords.items()):
+        parameter = by_name.get(name)
+        if parameter is not None and _is_default(parameter, value):
+            del keywords[name]
+    while args and len(args) <= len(parameters) and _is_default(parameters[len(args) - 1], args[-1]):
+        args.pop()
+    texts: list[str] = []
+    for i, value in enumerate(args):
+        known = parameters[i].name if i < len(parameters) else ""
+        texts.append(literal(value, names, known))
+    for i in range(len(args), len(parameters)):  # keywords that continue the positions
+        name = parameters[i].name
+        if name not in keywords or not isinstance(keywords[name], fx.Node):
+            break
+        texts.append(literal(keywords.pop(name), names, name))
+    texts.extend(f"{name}={literal(value, names, name)}" for name, value in keywords.items())
+    return ", ".join(texts)
+
+
+def _is_default(parameter: inspect.Parameter, value: object) -> bool:
+    default = parameter.default
+    if default is inspect.Parameter.empty or isinstance(value, (fx.Node, Size)):
+        return False
+    return type(default) is type(value) and bool(default == value)
+
+
+@lru_cache(maxsize=None)
+def public_name(function: Callable[..., Any]) -> str | None:
+    """How a torch function is written with `import torch` and `import torch.nn.functional as F`."""
+    name = getattr(function, "__name__", "")
+    for prefix, module in _NAMESPACES:
+        if getattr(module, name, None) is function:
+            return f"{prefix}.{name}"
+    resolved = resolve_name(function)
+    if resolved and resolved.startswith("torch.") and "_C." not in resolved:
+        return str(resolved)
+    if isinstance(function, (torch._ops.OpOverloadPacket, torch._ops.OpOverload)):
+        return f"torch.ops.{function}"
+    return None
+
+
+_NAMESPACES: tuple[tuple[str, Any], ...] = (
+    ("F", F),
+    ("torch", torch),
+    ("torch.linalg", torch.linalg),
+    ("torch.fft", torch.fft),
+    ("torch.special", torch.special),
+    ("torch.nn.init", torch.nn.init),
+    ("torch._VF", torch._VF),
+)

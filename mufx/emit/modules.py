@@ -1,0 +1,126 @@
+"""The module tree of the original: what each module becomes, and how it is reached."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from torch import nn
+
+from mufx.emit.leaves import leaf_expression
+
+
+class Kind(StrEnum):
+    """What a module becomes in the emitted file."""
+
+    LEAF = "leaf"
+    """A module of torch, constructed as it is."""
+    LIST = "list"
+    DICT = "dict"
+    SEQUENTIAL = "sequential"
+    CLASS = "class"
+    """A class of its own."""
+    ABSENT = "absent"
+    """Nothing: it holds nothing and is never called."""
+
+
+@dataclass(frozen=True)
+class ModuleTree:
+    """The modules of a model, by path, with what each becomes."""
+
+    root: nn.Module
+    modules: Mapping[str, nn.Module]
+    kinds: Mapping[str, Kind]
+    leaves: Mapping[str, str]
+    """By path: the constructor call of a leaf."""
+
+    def children(self, path: str) -> Iterator[tuple[str, str]]:
+        """Name and path of the children that the emitted file has, in order."""
+        for name, child in self.modules[path]._modules.items():
+            full = f"{path}.{name}" if path else name
+            if child is not None and self.kinds.get(full, Kind.ABSENT) is not Kind.ABSENT:
+                yield name, full
+
+    def attribute(self, path: str, start: str = "") -> str:
+        """How a module or tensor is reached from the module at `start`: `h[0].attn.weight`."""
+        relative = path[len(start) + 1 :] if start else path
+        text, here = "", start
+        for segment in relative.split("."):
+            parent = self.modules.get(here)
+            text += _step(segment, parent, bool(text))
+            here = f"{here}.{segment}" if here else segment
+        return text
+
+    def lists(self, start: str = "") -> dict[str, int]:
+        """The lists of modules below `start`, as they are written there, with their lengths."""
+        found: dict[str, int] = {}
+        for path, kind in self.kinds.items():
+            inside = path.startswith(f"{start}.") if start else bool(path)
+            if kind in (Kind.LIST, Kind.SEQUENTIAL) and inside:
+                found[f"self.{self.attribute(path, start)}"] = len(self.modules[path]._modules)
+        return found
+
+
+def _step(segment: str, parent: nn.Module | None, inner: bool) -> str:
+    if isinstance(parent, (nn.ModuleList, nn.Sequential, nn.ParameterList)) and segment.isdigit():
+        return f"[{segment}]"
+    if isinstance(parent, nn.ModuleDict) and not hasattr(nn.ModuleDict, segment):
+        return f".{segment}" if inner and segment.isidentifier() else f'["{segment}"]'
+    return f".{segment}" if inner else segment
+
+
+def module_tree(model: nn.Module, called: set[str], changed: set[str]) -> ModuleTree:
+    """Decides what every module becomes.
+
+    Args:
+        model: The original, on any device.
+        called: The paths of the modules that a recording called.
+        changed: The paths of the modules in whose call something was rewritten.
+    """
+    modules = dict(model.named_modules())
+    kinds: dict[str, Kind] = {}
+    leaves: dict[str, str] = {}
+    cache: dict[str, str | None] = {}
+    for path, module in modules.items():
+        parent = path.rpartition(".")[0]
+        if path and kinds.get(parent) in (Kind.LEAF, Kind.ABSENT):
+            kinds[path] = Kind.ABSENT
+            continue
+        kinds[path] = _kind(path, module, called, changed, leaves, cache)
+    return ModuleTree(model, modules, kinds, leaves)
+
+
+def _kind(
+    path: str,
+    module: nn.Module,
+    called: set[str],
+    changed: set[str],
+    leaves: dict[str, str],
+    cache: dict[str, str | None],
+) -> Kind:
+    inside = f"{path}." if path else ""
+    used = any(c == path or c.startswith(inside) for c in called)
+    if not used and not any(True for _ in _tensors(module)):
+        return Kind.ABSENT
+    owns = any(p is not None for p in (*module._parameters.values(), *module._buffers.values()))
+    if not owns and isinstance(module, nn.Sequential) and type(module) is nn.Sequential:
+        return Kind.SEQUENTIAL
+    if not owns and isinstance(module, nn.ModuleList):
+        return Kind.LIST
+    if not owns and isinstance(module, nn.ModuleDict):
+        return Kind.DICT
+    if not any(c == path or c.startswith(inside) for c in changed):
+        key = f"{type(module).__module__}.{type(module).__qualname__}:{module!r}"
+        if key not in cache:
+            cache[key] = leaf_expression(module)
+        expression = cache[key]
+        if expression is not None:
+            leaves[path] = expression
+            return Kind.LEAF
+    return Kind.CLASS
+
+
+def _tensors(module: nn.Module) -> Iterator[object]:
+    yield from module.parameters()
+    yield from module.buffers()

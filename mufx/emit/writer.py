@@ -1,0 +1,452 @@
+"""The writer of `model_mup.py`: one Python file that needs only torch."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from mufx.construction import Construction
+from mufx.diagnostics import MufxError, error
+from mufx.emit import runtime
+from mufx.emit.bodies import Body, BodyContext, write_body
+from mufx.emit.calls import CallTree, call_tree
+from mufx.emit.classes import EmittedClass, Instance, group
+from mufx.emit.initialisation import InitScale, init_body
+from mufx.emit.layout import wrapped
+from mufx.emit.loops import fold_loops
+from mufx.emit.modules import Kind, ModuleTree, module_tree
+from mufx.emit.text import hole, merged
+from mufx.recording import Call, Recording
+
+
+@dataclass(frozen=True)
+class Emission:
+    """What is written: a model at target width, rewritten, in both modes.
+
+    Attributes:
+        name: The class of the root.
+        summary: What the header says about source, base and target.
+        construction: The model on `meta` and its init tape.
+        train: The recording in training mode, with free sizes.
+        evaluate: The recording in evaluation mode.
+        comments: By node name, what μP changed there.
+        init_scales: By parameter, the factor on what the constructor draws.
+    """
+
+    name: str
+    summary: str
+    construction: Construction
+    train: Recording
+    evaluate: Recording
+    comments: Mapping[str, str]
+    init_scales: Mapping[str, InitScale]
+
+
+def emit(emission: Emission) -> str:
+    """The source of the emitted module.
+
+    Raises:
+        MufxError: `MUF40x`: something that cannot be written as source that needs only torch.
+    """
+    return _Writer(emission).write()
+
+
+class _Writer:
+    def __init__(self, emission: Emission) -> None:
+        self.emission = emission
+        self.recordings = (emission.train, emission.evaluate)
+        self.trees = [call_tree(r) for r in self.recordings]
+        self.calls: list[dict[tuple[str, int], CallTree]] = [
+            {t.key: t for t in root.trees()} for root in self.trees
+        ]
+        called = {path for calls in self.calls for path, _ in calls} | self._direct()
+        changed = {
+            r.origins[name].place.module
+            for r in self.recordings
+            for name in emission.comments
+            if name in r.origins
+        } | self._changed_calls()
+        self.tree: ModuleTree = module_tree(emission.construction.model, called, changed)
+        self.aliases = _aliases(emission.construction)
+        self.classes: dict[str, EmittedClass] = {}
+        self._splice()
+
+    # -- what is called ---------------------------------------------------------------------
+
+    def _direct(self) -> set[str]:
+        """Modules whose tensors are used, by a call of their own or of another."""
+        return {
+            str(n.target).rpartition(".")[0]
+            for r in self.recordings
+            for n in r.graph.nodes
+            if n.op == "get_attr"
+        }
+
+    def _changed_calls(self) -> set[str]:
+        return {
+            call.path
+            for r in self.recordings
+            for name in self.emission.comments
+            if name in r.origins and (call := r.origins[name].call) is not None
+        }
+
+    def _splice(self) -> None:
+        """Calls of containers dissolve into their caller, unless they are plain chains."""
+        for i, root in enumerate(self.trees):
+            _dissolve(root, self._is_transparent)
+            self.calls[i] = {t.key: t for t in root.trees()}
+
+    def _is_transparent(self, tree: CallTree) -> bool:
+        kind = self.tree.kinds.get(tree.path)
+        if kind is Kind.SEQUENTIAL:
+            return not self._is_chain(tree)
+        return kind in (Kind.LIST, Kind.DICT)
+
+    def _is_chain(self, tree: CallTree) -> bool:
+        """Whether a Sequential's call is what calling it does: each child once, in order."""
+        paths = [i.path for i in tree.items if isinstance(i, CallTree)]
+        wanted = [full for _, full in self.tree.children(tree.path)]
+        one_way = all(
+            len(i.inputs) == 1 and len(i.outputs) == 1
+            for i in tree.items
+            if isinstance(i, CallTree)
+        )
+        inner = all(isinstance(i, CallTree) for i in tree.items)
+        plain = all(len(self._outside(i)) == 0 for i in tree.items if isinstance(i, CallTree))
+        return inner and one_way and plain and paths == wanted
+
+    # -- bodies -----------------------------------------------------------------------------
+
+    def inputs(self, tree: CallTree) -> list[fx.Node]:
+        """What a call takes: values, and parameters that do not lie in its module."""
+        return [*tree.inputs, *self._outside(tree)]
+
+    def _outside(self, tree: CallTree) -> list[fx.Node]:
+        found: dict[fx.Node, None] = {}
+        for node in tree.nodes():
+            for value in node.all_input_nodes:
+                if value.op == "get_attr" and self.parameter(value, tree.path) is None:
+                    found[value] = None
+        return list(found)
+
+    def parameter(self, node: fx.Node, path: str) -> str | None:
+        """A tensor's path relative to a module, under whichever of its names lies in it."""
+        for name in self.aliases.get(str(node.target), [str(node.target)]):
+            if not path or name.startswith(f"{path}."):
+                return self.tree.attribute(name, path)
+        return None
+
+    def _context(self, recording: Recording, path: str) -> BodyContext:
+        def call(tree: CallTree, argument: Callable[[object], str]) -> str:
+            target = f"self.{self.tree.attribute(tree.path, path)}"
+            kind = self.tree.kinds[tree.path]
+            if kind is Kind.LEAF:
+                return f"{target}({_leaf_arguments(tree, argument)})"
+            return f"{target}({', '.join(argument(v) for v in self.inputs(tree))})"
+
+        def output(argument: Callable[[object], str]) -> str:
+            (returned,) = next(n for n in recording.graph.nodes if n.op == "output").args
+            return _structure(returned, argument, recording.output_class)
+
+        return BodyContext(
+            recording, self.emission.comments, self.parameter, call, output, self.inputs
+        )
+
+    def _body(self, path: str) -> Body | None:
+        """The forward of a module, the same for all its calls, for both modes."""
+        by_mode: list[Body | None] = []
+        for recording, calls in zip(self.recordings, self.calls, strict=True):
+            bodies = [
+                write_body(tree, self._context(recording, path))
+                for tree in calls.values()
+                if tree.path == path
+            ]
+            lists = self.tree.lists(path)
+            folded = [Body(b.arguments, tuple(fold_loops(b.lines, lists))) for b in bodies]
+            if len(set(folded)) > 1:
+                raise self._cannot(path, "is called in different ways in one forward pass")
+            by_mode.append(folded[0] if folded else None)
+        train, evaluate = by_mode
+        if train is None or evaluate is None:
+            return train or evaluate
+        if train.arguments != evaluate.arguments:
+            raise self._cannot(path, "takes different inputs in training and in evaluation")
+        lines = merged(train.lines, evaluate.lines)
+        if lines is None:
+            lines = [
+                "if self.training:",
+                *(f"    {line}" for line in train.lines),
+                *evaluate.lines,
+            ]
+        return Body(train.arguments, tuple(lines))
+
+    def _cannot(self, path: str, why: str) -> MufxError:
+        return MufxError(
+            error(
+                "MUF404",
+                f"{path or 'the model'} {why}, which one class cannot express",
+                hint="give each way a module of its own",
+            )
+        )
+
+    # -- classes ----------------------------------------------------------------------------
+
+    def write(self) -> str:
+        """The whole file."""
+        heights = {p: self._height(p) for p, k in self.tree.kinds.items() if k is Kind.CLASS}
+        classes: list[EmittedClass] = []
+        taken: set[str] = {"Tensor", "NamedTuple", "Path"}
+        for height in sorted(set(heights.values())):
+            instances = [self._instance(p) for p, h in heights.items() if h == height]
+            for emitted in group(instances, taken):
+                classes.append(emitted)
+                self.classes.update({i.path: emitted for i in emitted.instances})
+        parts = [_header(self.emission), *self._records()]
+        parts += [self._class(c) for c in classes]
+        parts.append(_runtime())
+        return "\n\n\n".join(parts) + "\n"
+
+    def _height(self, path: str) -> int:
+        below = [
+            self._height(p) + (self.tree.kinds[p] is Kind.CLASS)
+            for _, p in self.tree.children(path)
+        ]
+        return max(below, default=0)
+
+    def _instance(self, path: str) -> Instance:
+        module = self.tree.modules[path]
+        body = self._body(path)
+        results = {
+            len(t.outputs) for calls in self.calls for t in calls.values() if t.path == path
+        }
+        return Instance(
+            path,
+            type(module).__name__,
+            tuple(self._init_lines(path)),
+            body.arguments if body is not None else (),
+            body.lines if body is not None else (),
+            body is not None,
+            max(results, default=0),
+        )
+
+    def _init_lines(self, path: str) -> list[str]:
+        module = self.tree.modules[path]
+        lines: list[str] = []
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                lines.append(_parameter_line(name, parameter))
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                persistent = name not in module._non_persistent_buffers_set
+                lines.append(_buffer_line(name, buffer, persistent))
+        for name, child in self.tree.children(path):
+            text = self._construct(child)
+            lines.append(f"self.{name} = {text}" if name.isidentifier() else f'self.add_module("{name}", {text})')
+        return lines
+
+    def _construct(self, path: str) -> str:
+        kind = self.tree.kinds[path]
+        if kind is Kind.LEAF:
+            return self.tree.leaves[path]
+        if kind is Kind.CLASS:
+            return self.classes[path].expression(path)
+        children = [(name, self._construct(child)) for name, child in self.tree.children(path)]
+        texts = [text for _, text in children]
+        if kind is Kind.DICT:
+            items = ", ".join(f'"{name}": {text}' for name, text in children)
+            return f"nn.ModuleDict({{{items}}})"
+        if len(texts) > 1 and len(set(texts)) == 1:
+            items = f"{texts[0]} for _ in range({hole(len(texts), _count_name(path))})"
+            return f"nn.ModuleList([{items}])" if kind is Kind.LIST else f"nn.Sequential(*[{items}])"
+        if kind is Kind.LIST:
+            return f"nn.ModuleList([{', '.join(texts)}])"
+        if all(name == str(i) for i, (name, _) in enumerate(children)):
+            return f"nn.Sequential({', '.join(texts)})"
+        items = ", ".join(f'("{name}", {text})' for name, text in children)
+        return f"nn.Sequential(OrderedDict([{items}]))"
+
+    def _class(self, emitted: EmittedClass) -> str:
+        init, body = emitted.text()
+        first = emitted.instances[0]
+        root = first.path == ""
+        parameters = "".join(f", {name}: {_type(emitted, name)}" for name in emitted.parameters)
+        lines = [f"class {emitted.name}(nn.Module):"]
+        if root:
+            lines += [*self._root_init(init), "", *self._init_weights()]
+        else:
+            lines += [f"    def __init__(self{parameters}) -> None:", "        super().__init__()"]
+            lines += [f"        {line}" for line in init]
+        if first.has_forward:
+            arguments = "".join(f", {name}: Tensor" for name in first.arguments)
+            lines += ["", f"    def forward(self{arguments}) -> {self._result_type(first)}:"]
+            lines += [f"        {line}" for line in body]
+        return "\n".join(wrapped(line) for line in lines)
+
+    def _root_init(self, init: list[str]) -> list[str]:
+        return [
+            "    def __init__(self, device: torch.device | str | None = None) -> None:",
+            "        super().__init__()",
+            '        with torch.device("meta"):  # memory and values come below',
+            *(f"            {line}" for line in init),
+            "        self.to_empty(device=device or torch.get_default_device())",
+            "        self.init_weights()",
+        ]
+
+    def _init_weights(self) -> list[str]:
+        ties = [
+            f"self.{self.tree.attribute(other)} = self.{self.tree.attribute(names[0])}"
+            for names in dict.fromkeys(tuple(v) for v in self.aliases.values())
+            for other in names[1:]
+            if self._is_parameter(names[0])
+        ]
+        lines = init_body(self.emission.construction, self.emission.init_scales)
+        return [
+            "    @torch.no_grad()",
+            "    def init_weights(self, generator: torch.Generator | None = None) -> None:",
+            '        """Fills every parameter and buffer in place, on any device."""',
+            *(f"        {line}" for line in [*ties, *lines]),
+        ]
+
+    def _is_parameter(self, name: str) -> bool:
+        owner, _, leaf = name.rpartition(".")
+        return leaf in self.tree.modules[owner]._parameters
+
+    def _result_type(self, instance: Instance) -> str:
+        if instance.path:
+            return "Tensor" if instance.results < 2 else f"tuple[{', '.join(['Tensor'] * instance.results)}]"
+        recording = self.emission.train
+        (returned,) = next(n for n in recording.graph.nodes if n.op == "output").args
+        if recording.output_class is not None:
+            return recording.output_class
+        return _structure_type(returned)
+
+    def _records(self) -> list[str]:
+        name = self.emission.train.output_class
+        if name is None:
+            return []
+        (returned,) = next(n for n in self.emission.train.graph.nodes if n.op == "output").args
+        assert isinstance(returned, Mapping)
+        fields = [f"    {key}: {_structure_type(value)}" for key, value in returned.items()]
+        return [f"class {name}(NamedTuple):\n" + "\n".join(fields)]
+
+
+def _dissolve(tree: CallTree, transparent: Callable[[CallTree], bool]) -> None:
+    items: list[fx.Node | CallTree] = []
+    for item in tree.items:
+        if isinstance(item, CallTree):
+            _dissolve(item, transparent)
+            if transparent(item):
+                items.extend(item.items)
+                continue
+        items.append(item)
+    tree.items = items
+
+
+def _aliases(construction: Construction) -> dict[str, list[str]]:
+    """By tensor name: all names of the same tensor, the first one first."""
+    by_id: dict[int, list[str]] = {}
+    model = construction.model
+    named: list[tuple[str, torch.Tensor]] = [
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+    ]
+    for name, tensor in named:
+        by_id.setdefault(id(tensor), []).append(name)
+    return {name: names for names in by_id.values() for name in names}
+
+
+def _leaf_arguments(tree: CallTree, argument: Callable[[object], str]) -> str:
+    assert tree.call is not None
+    call: Call = tree.call
+    parameters = list(inspect.signature(call.cls.forward).parameters.values())[1:]
+    texts: list[str] = []
+    positional = True
+    for parameter in parameters:
+        value = call.arguments.get(parameter.name, parameter.default)
+        if value is parameter.default or (value is None and parameter.default is None):
+            positional = False
+            continue
+        text = argument(value)
+        texts.append(text if positional else f"{parameter.name}={text}")
+    return ", ".join(texts)
+
+
+def _structure(value: Any, argument: Callable[[object], str], name: str | None) -> str:
+    if isinstance(value, Mapping):
+        if name is not None:
+            items = ", ".join(f"{k}={_structure(v, argument, None)}" for k, v in value.items())
+            return f"{name}({items})"
+        items = ", ".join(f'"{k}": {_structure(v, argument, None)}' for k, v in value.items())
+        return f"{{{items}}}"
+    if isinstance(value, (tuple, list)):
+        items = ", ".join(_inner(v, argument) for v in value)
+        return items + "," if len(value) == 1 else items
+    return argument(value)
+
+
+def _inner(value: Any, argument: Callable[[object], str]) -> str:
+    text = _structure(value, argument, None)
+    return f"({text})" if isinstance(value, (tuple, list)) else text
+
+
+def _structure_type(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "dict[str, Tensor]"
+    if isinstance(value, (tuple, list)):
+        return f"tuple[{', '.join(_structure_type(v) for v in value)}]"
+    return "Tensor" if isinstance(value, fx.Node) else type(value).__name__ if value is not None else "None"
+
+
+def _parameter_line(name: str, parameter: nn.Parameter) -> str:
+    target = f"self.{name}" if name.isidentifier() else f'self.register_parameter("{name}", '
+    frozen = "" if parameter.requires_grad else ", requires_grad=False"
+    text = f"nn.Parameter({_empty(parameter)}{frozen})"
+    return f"{target} = {text}" if name.isidentifier() else f"{target}{text})"
+
+
+def _buffer_line(name: str, buffer: torch.Tensor, persistent: bool) -> str:
+    suffix = "" if persistent else ", persistent=False"
+    return f'self.register_buffer("{name}", {_empty(buffer)}{suffix})'
+
+
+def _empty(tensor: torch.Tensor) -> str:
+    shape = ", ".join(hole(d, "dim") for d in tensor.shape) or "()"
+    dtype = "" if tensor.dtype is torch.float32 else f", dtype={tensor.dtype}"
+    return f"torch.empty({shape}{dtype})"
+
+
+def _count_name(path: str) -> str:
+    name = path.rpartition(".")[2]
+    return f"n_{name}" if not name.isdigit() else "n"
+
+
+def _type(emitted: EmittedClass, name: str) -> str:
+    values = [h.value for row in emitted.values.values() for h in row if h.name == name]
+    if all(v in ("True", "False") for v in values):
+        return "bool"
+    return "float" if any("." in v or "e" in v or "inf" in v for v in values) else "int"
+
+
+def _header(emission: Emission) -> str:
+    lines = [f'"""{emission.name} in the maximal update parametrization.', ""]
+    lines += [*emission.summary.splitlines(), '"""', "", "from __future__ import annotations", ""]
+    lines += ["import hashlib", "import json"]
+    lines += ["from pathlib import Path", "from typing import Any, NamedTuple", ""]
+    lines += ["import torch", "import torch.nn.functional as F", "from torch import Tensor, nn", ""]
+    lines += [f'__all__ = ["{emission.name}", "clip_grad_norm_", "param_groups"]']
+    return "\n".join(lines)
+
+
+def _runtime() -> str:
+    functions = [
+        f
+        for _, f in inspect.getmembers(runtime, inspect.isfunction)
+        if f.__module__ == runtime.__name__
+    ]
+    ordered = sorted(functions, key=lambda f: f.__code__.co_firstlineno)
+    return "\n\n\n".join(inspect.getsource(f).rstrip() for f in ordered)
