@@ -31,6 +31,7 @@ class Editor:
         self._values: dict[str, TensorValue | None] = dict(trace.recording.values)
         self._origins: dict[str, Origin] = dict(trace.recording.origins)
         self._results = dict(trace.recording.results)
+        self._arguments = dict(trace.recording.arguments)
         self._axes: dict[str, tuple[Axis, ...]] = dict(trace.axes)
         self._numbers: dict[tuple[str, Slot], Number] = dict(trace.numbers)
 
@@ -56,6 +57,8 @@ class Editor:
         for user in users:
             user.replace_input_with(node, new)
         self._results = {k: _renamed(v, name, new) for k, v in self._results.items()}
+        for key in self._arguments:
+            self._pass_on(key, name, new)
         self._describe(new, node, self._origins[name], factor)
         return new.name
 
@@ -70,7 +73,10 @@ class Editor:
             user.update_arg(slot, new)
         else:
             user.update_kwarg(slot, new)
-        self._describe(new, operand, self._between(operand, user), factor)
+        origin = self._between(operand, user)
+        for key in set(_enclosing(self._origins[name])) - set(_enclosing(origin)):
+            self._pass_on(key, operand.name, new)
+        self._describe(new, operand, origin, factor)
         return new.name
 
     def bypass(self, name: str) -> None:
@@ -79,6 +85,8 @@ class Editor:
         (operand,) = node.all_input_nodes
         node.replace_all_uses_with(operand)
         self.graph.erase_node(node)
+        for key in self._arguments:
+            self._pass_on(key, name, operand)
 
     def done(self) -> Trace:
         """The changed trace."""
@@ -87,9 +95,16 @@ class Editor:
             graph=self.graph,
             values=self._values,
             origins=self._origins,
+            arguments={k: _moved(v, self._nodes) for k, v in self._arguments.items()},
             results={k: _moved(v, self._nodes) for k, v in self._results.items()},
         )
         return replace(self._trace, recording=recording, axes=self._axes, numbers=self._numbers)
+
+    def _pass_on(self, key: tuple[str, int], name: str, new: fx.Node) -> None:
+        """Lets a module call be passed `new` where it was passed the node called `name`."""
+        given = _renamed(self._arguments[key], name, new)
+        assert isinstance(given, dict)
+        self._arguments[key] = given
 
     def _describe(self, new: fx.Node, like: fx.Node, origin: Origin, factor: float) -> None:
         self._nodes[new.name] = new

@@ -90,6 +90,7 @@ class _Forward(Recorder):
         self.shape_env = ShapeEnv(duck_shape=False) if free_sizes else None
         self.fake_mode = FakeTensorMode(shape_env=self.shape_env, allow_non_fake_inputs=True)
         self.symbols: dict[str, tuple[str, int]] = {}
+        self.arguments_of: dict[tuple[str, int], dict[str, object]] = {}
         self.results: dict[tuple[str, int], object] = {}
         self.diagnostics: list[Diagnostic] = []
         self._paths = {id(m): path for path, m in reversed(list(model.named_modules()))}
@@ -150,6 +151,7 @@ class _Forward(Recorder):
             self.graph,
             values,
             self.origins,
+            {key: simplify(value) for key, value in self.arguments_of.items()},
             results,
             self.symbols,
             self.lengths,
@@ -323,10 +325,9 @@ class _Forward(Recorder):
         index = self._counts.get(path, 0)
         self._counts[path] = index + 1
         parent = self.calls[-1] if self.calls else None
-        arguments = self._bound(type(module), args, kwargs)
-        self.calls.append(
-            Call(path, index, parent, type(module), arguments, self.statement())
-        )
+        call = Call(path, index, parent, type(module), self.statement())
+        self.calls.append(call)
+        self.arguments_of[call.key] = self._bound(type(module), args, kwargs)
 
     def _leave(self, output: object) -> None:
         call = self.calls.pop()

@@ -76,8 +76,6 @@ class Call:
     index: int
     parent: Call | None
     cls: type[torch.nn.Module]
-    arguments: Mapping[str, object] = field(default_factory=dict, compare=False, repr=False)
-    """The forward's parameter names to what was passed: nodes, containers of nodes, constants."""
     statement: Statement | None = field(default=None, compare=False, repr=False)
     """Where the parent's forward makes the call."""
 
@@ -112,6 +110,8 @@ class Recording:
     values: Mapping[str, TensorValue | None]
     """By node name; `None` where a node yields no single tensor (a split, an assignment)."""
     origins: Mapping[str, Origin]
+    arguments: Mapping[tuple[str, int], Mapping[str, object]]
+    """By `Call.key`: the forward's parameter names to what was passed, with nodes for tensors."""
     results: Mapping[tuple[str, int], object]
     """By `Call.key`: what the call returned, with nodes in the place of tensors."""
     symbols: Mapping[str, tuple[str, int]]

@@ -95,8 +95,7 @@ class _Writer:
     # -- arguments --------------------------------------------------------------------------
 
     def _arguments(self) -> list[str]:
-        call = self.tree.call
-        given = dict(call.arguments) if call is not None else {}
+        given = self.recording.arguments.get(self.tree.key, {})
         preferred: dict[fx.Node, str] = {}
         for name, value in given.items():
             for i, node in enumerate(nodes_in(value)):

@@ -20,8 +20,11 @@ def wrapped(line: str) -> str:
     parts = _split(code[start + 1 : end])
     if len(parts) < 2 and not parts[0].strip():
         return line
-    inner = [wrapped(f"{indent}    {part.strip()},") for part in parts if part.strip()]
     head = f"{indent}# {comment}\n" if mark else ""
+    together = f"{indent}    {code[start + 1 : end].strip()}"
+    if len(together) <= WIDTH:
+        return head + "\n".join([code[: start + 1], together, indent + code[end:]])
+    inner = [wrapped(f"{indent}    {part.strip()},") for part in parts if part.strip()]
     if " for _ in range(" in parts[-1] and len(parts) == 1:
         inner = [inner[0].rstrip(",")]
     return head + "\n".join([code[: start + 1], *inner, indent + code[end:]])

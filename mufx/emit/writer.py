@@ -146,7 +146,8 @@ class _Writer:
             target = f"self.{self.tree.attribute(tree.path, path)}"
             kind = self.tree.kinds[tree.path]
             if kind is Kind.LEAF:
-                return f"{target}({_leaf_arguments(tree, argument)})"
+                given = recording.arguments[tree.key]
+                return f"{target}({_leaf_arguments(tree, given, argument)})"
             return f"{target}({', '.join(argument(v) for v in self.inputs(tree))})"
 
         def output(argument: Callable[[object], str]) -> str:
@@ -360,14 +361,16 @@ def _aliases(construction: Construction) -> dict[str, list[str]]:
     return {name: names for names in by_id.values() for name in names}
 
 
-def _leaf_arguments(tree: CallTree, argument: Callable[[object], str]) -> str:
+def _leaf_arguments(
+    tree: CallTree, given: Mapping[str, object], argument: Callable[[object], str]
+) -> str:
     assert tree.call is not None
     call: Call = tree.call
     parameters = list(inspect.signature(call.cls.forward).parameters.values())[1:]
     texts: list[str] = []
     positional = True
     for parameter in parameters:
-        value = call.arguments.get(parameter.name, parameter.default)
+        value = given.get(parameter.name, parameter.default)
         if value is parameter.default or (value is None and parameter.default is None):
             positional = False
             continue
