@@ -46,6 +46,13 @@ class InputSpec:
     shape: tuple[int | None, ...]
     high: int | None = None
 
+    def __str__(self) -> str:
+        """The description, as `parse_input` reads it."""
+        sizes = ",".join("batch" if size is None else str(size) for size in self.shape)
+        name = f"{self.name}:" if self.name else ""
+        high = f"<{self.high}" if self.high is not None else ""
+        return f"{name}{str(self.dtype).removeprefix('torch.')}[{sizes}]{high}"
+
     def tensor(self, batch: int) -> torch.Tensor:
         """A CPU tensor: integers below `high`, standard normal floats, or all True."""
         shape = [batch if size is None else size for size in self.shape]

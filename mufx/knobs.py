@@ -76,6 +76,11 @@ def check_knobs(
     return problems
 
 
+def check_values(factory: Factory, where: str, knobs: Knobs) -> list[Diagnostic]:
+    """What is wrong with one of the two alone."""
+    return _unknown(factory, knobs) + _mistyped(factory, where, knobs)
+
+
 def _unknown(factory: Factory, names: Iterable[str]) -> list[Diagnostic]:
     known = [knob.name for knob in factory.knobs]
     if factory.takes_any:

@@ -14,7 +14,7 @@ from typing import TypeGuard, cast
 
 from torch import Tensor, nn
 
-from mufx.building import Proposal, build, propose, shapes, without_effect
+from mufx.building import build, shapes, without_effect
 from mufx.diagnostics import Diagnostic, MufxError, Place, error, raise_errors
 from mufx.discovery import Found, find
 from mufx.factory import Factory, factory_of, place_of
@@ -22,9 +22,9 @@ from mufx.inputs import Inputs, InputSpec, MakeInputs, from_specs, from_values, 
 from mufx.knobs import (
     Knobs,
     check_knobs,
-    command,
 )
-from mufx.trials import calls, proposed_inputs
+from mufx.proposals import no_inputs, no_sizes
+from mufx.trials import calls
 
 BATCH = 2
 
@@ -102,16 +102,16 @@ def load(
     names = vars(found.module)
     base = base if base is not None else _sizes(names, "base", found)
     target = target if target is not None else _sizes(names, "target", found)
+    given = inputs if inputs is not None else names.get("example_inputs")
     if base is None or target is None:
-        raise MufxError(_no_sizes(found, spec, base, target))
+        lines = _lines(given)
+        raise MufxError(*no_sizes(found.factory, spec, base, target, lines))
     raise_errors(check_knobs(found.factory, base, target, vary))
     request = _Request(found.factory, spec, base, target, tuple(vary))
     digest = hashlib.sha256(found.file.read_bytes()).hexdigest()
-    if _is_specs(inputs):
-        return _checked(request, inputs, digest)
-    given = inputs if inputs is not None else names.get("example_inputs")
-    made = from_values(given, Place(str(found.file), 1)) if given is not None else None
-    return _checked(request, made, digest)
+    if given is None or _is_specs(given):
+        return _checked(request, given, digest)
+    return _checked(request, from_values(given, Place(str(found.file), 1)), digest)
 
 
 def _is_specs(inputs: object) -> TypeGuard[Sequence[InputSpec]]:
@@ -119,6 +119,13 @@ def _is_specs(inputs: object) -> TypeGuard[Sequence[InputSpec]]:
     if not isinstance(inputs, list | tuple) or not inputs:
         return False
     return all(isinstance(item, InputSpec) for item in cast("Sequence[object]", inputs))
+
+
+def _lines(given: object) -> list[str] | None:
+    """The `--input` options that a command needs beside the file; None where nothing is known."""
+    if _is_specs(given):
+        return [str(item) for item in given]
+    return [] if given is not None else None
 
 
 # -- base and target ----------------------------------------------------------------------------
@@ -139,41 +146,6 @@ def _sizes(names: Mapping[str, object], which: str, found: Found) -> Knobs | Non
             )
         )
     return {str(name): item for name, item in cast("Mapping[object, object]", value).items()}
-
-
-def _no_sizes(found: Found, spec: str, base: Knobs | None, target: Knobs | None) -> Diagnostic:
-    """What was found, and a command with sizes at which the model builds."""
-    missing = [n for n, knobs in (("base", base), ("target", target)) if knobs is None]
-    proposal = propose(found.factory, {**(base or {}), **(target or {})})
-    return error(
-        "MUF006",
-        f"no {' and no '.join(missing)} for {found.factory.name}",
-        hint=_proposed(found.factory, spec, proposal),
-        place=found.factory.place,
-    )
-
-
-def _proposed(factory: Factory, spec: str, proposal: Proposal | None) -> str:
-    if proposal is None or not proposal.found:
-        names = ", ".join(knob.name for knob in factory.knobs) or "no knobs"
-        return _lines(
-            f"no knob was seen to change a shape; {factory.name} takes {names}",
-            f"mufx convert {spec} --base KNOB=SMALL --target KNOB=LARGE",
-        )
-    found = [
-        f"{name}={proposal.values[name]} ({count} parameter{'s' if count > 1 else ''})"
-        for name, count in proposal.found.items()
-    ]
-    if proposal.sizes is None:
-        example = f"mufx convert {spec} --base KNOB=SMALL --target KNOB=LARGE"
-    else:
-        example = command(spec, *proposal.sizes)
-    return _lines("these knobs change shapes of parameters; name the widths:", *found, example)
-
-
-def _lines(*lines: str) -> str:
-    """A hint of several lines, the later ones indented under the first."""
-    return "\n          ".join(lines)
 
 
 # -- what building and running on meta shows ----------------------------------------------------
@@ -227,7 +199,8 @@ def _inputs(
     target: nn.Module | None,
 ) -> MakeInputs:
     if given is None:
-        raise MufxError(_no_inputs(request, base, target))
+        sizes = (request.base, request.target)
+        raise MufxError(no_inputs(request.factory, request.spec, sizes, (base, target)))
     forward = type(base).forward
     make = given if callable(given) else from_specs(given, forward)
     args, kwargs = make(BATCH)
@@ -243,21 +216,6 @@ def _inputs(
             )
         ) from problem
     return make
-
-
-def _no_inputs(request: _Request, base: nn.Module, target: nn.Module | None) -> Diagnostic:
-    forward = type(base).forward
-    lines = proposed_inputs(base, target) if target is not None else []
-    shown = lines or ["NAME:DTYPE[SIZES]<HIGH"]
-    return error(
-        "MUF012",
-        f"no example inputs for {request.factory.name}: {signature_of(forward)}",
-        hint=_lines(
-            "define example_inputs(batch=2) in the file, or describe them:",
-            command(request.spec, request.base, request.target, shown),
-        ),
-        place=place_of(forward),
-    )
 
 
 def _idle_knobs(

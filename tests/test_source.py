@@ -321,8 +321,20 @@ def test_missing_sizes_are_answered_with_the_knobs_and_a_command_that_works() ->
     assert problem.code == "MUF006"
     assert "n_embd=256 (29 parameters)" in problem.hint
     assert "dropout" not in problem.hint
-    assert f"mufx convert {GPT} --base n_embd=64 --target n_embd=256" in problem.hint
+    inputs = "--input 'idx:int64[2,16]<97'"
+    assert f"mufx convert {GPT} --base n_embd=64 --target n_embd=256 {inputs}" in problem.hint
     assert load(GPT, {"n_embd": 64}, {"n_embd": 256}, IDX).name == "GPT"
+
+
+def test_the_command_keeps_what_was_given() -> None:
+    (problem,) = refused(lambda: load(GPT, {"n_embd": 32, "n_head": 2}, inputs=IDX))
+    assert "no target for GPT" in problem.message
+    sizes = "--base n_embd=32,n_head=2 --target n_embd=128,n_head=2"
+    assert f"{sizes} --input 'idx:int64[batch,16]<97'" in problem.hint
+
+
+def test_what_was_given_is_checked_though_more_is_missing() -> None:
+    assert codes(refused(lambda: load(GPT, {"n_emd": 32}))) == ["MUF007", "MUF006"]
 
 
 def test_knobs_without_a_default_are_tried_too(tmp_path: Path) -> None:
