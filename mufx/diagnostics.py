@@ -73,6 +73,14 @@ CODES: dict[str, str] = {
     "MUF302": "a finite output that grows with width",
     "MUF303": "the proof found a ratio that leaves 1",
     "MUF304": "a multiplication that stays in the forward pass",
+    # 5xx manifest and optimizer groups
+    "MUF501": "a manifest that cannot be read",
+    "MUF502": "an unknown schema version",
+    "MUF503": "a manifest that was edited by hand",
+    "MUF504": "a parameter in no group or in two",
+    "MUF505": "a manifest beside another emitted file",
+    "MUF506": "a module that is not the manifest's",
+    "MUF507": "a weight decay without a width-consistent rule",
 }
 
 
