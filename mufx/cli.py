@@ -6,7 +6,6 @@ torch is only imported when a command runs, so that `mufx --help` answers at onc
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -21,9 +20,9 @@ import typer
 from mufx.diagnostics import Diagnostic, MufxError, Severity
 
 if TYPE_CHECKING:
-    from mufx.api import Conversion
     from rich.console import Console
 
+    from mufx.api import Conversion
     from mufx.source import Source
 
 WIDTH = 100
@@ -246,11 +245,11 @@ def _refusals(as_json: bool) -> Generator[None]:
 
 
 def _relative(diagnostic: Diagnostic) -> Diagnostic:
-    """With a path relative to the working directory where the file lies under it."""
+    """With a path from the working directory, as people write it."""
+    from mufx.report import relative
+
     place = diagnostic.place
-    if place is None or not Path(place.file).is_relative_to(Path.cwd()):
-        return diagnostic
-    return replace(diagnostic, place=replace(place, file=os.path.relpath(place.file)))
+    return replace(diagnostic, place=relative(place)) if place is not None else diagnostic
 
 
 def _record(diagnostic: Diagnostic) -> Mapping[str, object]:

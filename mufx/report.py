@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mufx.diagnostics import MufxError, error
+from mufx.diagnostics import MufxError, Place, error
 from mufx.knobs import did_you_mean, written
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mufx.manifest import Manifest, Parameter
+    from mufx.manifest import Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,6 @@ class GroupRow:
     """One learning-rate group: factors on the optimizer's settings, and how much it holds."""
 
     group: str
-    roles: tuple[str, ...]
     lr_scale: float
     weight_decay_scale: float
     eps_scale: float
@@ -91,12 +92,12 @@ def of_conversion(manifest: Manifest, written: Sequence[str]) -> Report:
         form=manifest.form,
         base=dict(manifest.base),
         target=dict(manifest.target),
-        groups=tuple(_groups(manifest.parameters)),
+        groups=tuple(_groups(manifest)),
         changes=tuple(
             ChangeRow(_place(c.place), c.before, c.after, c.because) for c in manifest.changes
         ),
         notes=tuple(
-            NoteRow(d.code, d.severity, _place(d.place), d.message, d.hint)
+            NoteRow(d.code, d.severity.value, _place(d.place), d.message, d.hint)
             for d in manifest.diagnostics
         ),
         written=tuple(written),
@@ -109,7 +110,8 @@ def of_parameter(manifest: Manifest, name: str) -> Explanation:
     Raises:
         MufxError: `MUF016` where the model has no such parameter.
     """
-    if name not in manifest.parameters:
+    known = _parameter(manifest, name)
+    if known is None:
         raise MufxError(
             error(
                 "MUF016",
@@ -118,30 +120,40 @@ def of_parameter(manifest: Manifest, name: str) -> Explanation:
                 f"{', '.join(manifest.parameters)}",
             )
         )
-    numbers = manifest.parameters[name].model_dump(mode="json")
+    numbers = manifest.parameters[known].model_dump(mode="json")
     because = numbers.pop("because")
-    return Explanation(name, tuple(because), numbers)
+    return Explanation(known, tuple(because), numbers)
 
 
-def _place(place: object) -> str:
-    return str(place) if place is not None else ""
+def _parameter(manifest: Manifest, name: str) -> str | None:
+    """The name that the manifest knows a parameter by: a tied one has several."""
+    if name in manifest.parameters:
+        return name
+    return next((n for n, entry in manifest.parameters.items() if name in entry.tied), None)
 
 
-def _groups(parameters: Mapping[str, Parameter]) -> Iterable[GroupRow]:
-    members: dict[str, list[Parameter]] = {}
-    for parameter in parameters.values():
-        members.setdefault(parameter.group, []).append(parameter)
-    for group, held in members.items():
-        first = held[0]  # the scales are the group's
+def _groups(manifest: Manifest) -> Iterable[GroupRow]:
+    for name, group in manifest.groups.items():
+        held = [manifest.parameters[parameter] for parameter in group.parameters]
         yield GroupRow(
-            group=group,
-            roles=tuple(sorted({str(p.role) for p in held})),
-            lr_scale=first.lr_scale,
-            weight_decay_scale=first.weight_decay_scale,
-            eps_scale=first.eps_scale,
+            group=name,
+            lr_scale=group.lr_scale,
+            weight_decay_scale=group.weight_decay_scale,
+            eps_scale=group.eps_scale,
             tensors=len(held),
-            numbers=sum(prod(p.shape) for p in held),
+            numbers=sum(prod(entry.shape) for entry in held),
         )
+
+
+def _place(place: Place | None) -> str:
+    return str(relative(place)) if place is not None else ""
+
+
+def relative(place: Place) -> Place:
+    """The place with a path from the working directory, where its file lies under it."""
+    if not Path(place.file).is_relative_to(Path.cwd()):
+        return place
+    return replace(place, file=os.path.relpath(place.file))
 
 
 # -- for people ---------------------------------------------------------------------------------
@@ -160,14 +172,13 @@ def show(report: Report, console: Console) -> None:
             f"{report.optimizer}, {report.form}"
         )
     )
-    groups = Table("group", "roles", box=SIMPLE_HEAD, pad_edge=False)
+    groups = Table("group", box=SIMPLE_HEAD, pad_edge=False)
     for name in ("tensors", "numbers", "lr", "weight decay", "eps"):
         groups.add_column(name, justify="right")
     for row in report.groups:
         scales = (row.lr_scale, row.weight_decay_scale, row.eps_scale)
         groups.add_row(
             Text(row.group),
-            ", ".join(row.roles),
             str(row.tensors),
             f"{row.numbers:,}",
             *(f"x {scale:.6g}" for scale in scales),

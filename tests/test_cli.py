@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
+from pydantic import JsonValue
 from typer.testing import CliRunner, Result
 
 from mufx import cli, output
 from mufx.diagnostics import MufxError
+from mufx.manifest import Change, EmittedEntry, Manifest, ParameterEntry, SourceEntry, grouped
+from mufx.program import Form, Optimizer, Role
 from mufx.source import Source
 
 MODELS = Path(__file__).parent / "models"
@@ -24,50 +25,74 @@ GPT = str(MODELS / "gpt.py")
 FILES = {"model_mup.py": "import torch\n", "manifest.json": "{}\n"}
 
 
-@dataclass
-class FakeParameter:
-    role: str
-    shape: tuple[int, ...]
-    lr_scale: float
-    group: str
-    weight_decay_scale: float = 1.0
-    eps_scale: float = 1.0
-    because: tuple[str, ...] = ("linear contracts its input axis", "the axis grows")
+def knobs(given: Mapping[str, object]) -> dict[str, JsonValue]:
+    return {name: value for name, value in given.items() if isinstance(value, int | str)}
 
-    def model_dump(self, mode: str) -> dict[str, object]:
-        assert mode == "json"
-        return asdict(self)
+
+def entry(role: Role, shape: tuple[int, ...], lr: float, tied: str = "") -> ParameterEntry:
+    return ParameterEntry(
+        role=role,
+        shape=shape,
+        base_shape=shape,
+        m_in=1 / lr,
+        m_out=4,
+        multiplier=1,
+        init_scale=1,
+        init_correction=1,
+        lr_scale=lr,
+        weight_decay_scale=1 / lr,
+        eps_scale=0.25,
+        clip_scale=1,
+        group="",
+        tied=(tied,) if tied else (),
+        because=("linear contracts its input axis", "the axis grows"),
+    )
 
 
 @dataclass
 class FakeConversion:
-    source: Source
-    optimizer: str
-    form: str
-    manifest: Any = field(init=False)
+    """A conversion of any model: three parameters, and one change seen twice."""
 
-    def __post_init__(self) -> None:
-        self.manifest = SimpleNamespace(
-            model=self.source.name,
-            optimizer=self.optimizer,
-            form=self.form,
-            base=self.source.base,
-            target=self.source.target,
-            parameters={
-                "into.weight": FakeParameter("input", (256, 10), 1.0, "input"),
-                "into.bias": FakeParameter("input", (256,), 1.0, "input"),
-                "hidden.0.weight": FakeParameter("hidden", (256, 256), 0.25, "hidden"),
-            },
-            changes=[
-                SimpleNamespace(
-                    place=None, before="scale=None", after="scale=0.125", because="long " * 30
-                )
-            ],
-            diagnostics=[],
-        )
+    source: Source
+    optimizer: Optimizer
+    form: Form
 
     def files(self) -> dict[str, str]:
         return FILES
+
+    @property
+    def manifest(self) -> Manifest:
+        parameters, groups = grouped(
+            {
+                "into.weight": entry(Role.INPUT, (256, 10), 1.0, tied="out.weight"),
+                "into.bias": entry(Role.INPUT, (256,), 1.0),
+                "hidden.0.weight": entry(Role.HIDDEN, (256, 256), 0.25),
+            }
+        )
+        change = Change(
+            node="softmax",
+            module="attn",
+            file=str(Path.cwd() / "model.py"),
+            line=7,
+            before="scale=None",
+            after="scale=0.125",
+            because="the contracted axis grows " * 10,
+        )
+        return Manifest(
+            mufx_version="0",
+            torch_version="0",
+            model=self.source.name,
+            source=SourceEntry(spec=self.source.spec, digest=self.source.digest),
+            emitted=EmittedEntry(file="model_mup.py", digest=self.source.digest),
+            base=knobs(self.source.base),
+            target=knobs(self.source.target),
+            optimizer=self.optimizer,
+            form=self.form,
+            parameters=parameters,
+            groups=groups,
+            changes=(change, change),
+            diagnostics=(),
+        )
 
 
 @pytest.fixture
@@ -79,7 +104,7 @@ def converted(monkeypatch: pytest.MonkeyPatch) -> list[FakeConversion]:
         source: Source, *, optimizer: str, form: str, progress: Callable[[str], None]
     ) -> FakeConversion:
         progress("converting [everything]")
-        made.append(FakeConversion(source, optimizer, form))
+        made.append(FakeConversion(source, Optimizer(optimizer), Form(form)))
         return made[-1]
 
     monkeypatch.setattr(cli, "convert_source", convert_source)
@@ -107,6 +132,7 @@ def test_a_conversion_is_written_and_reported(
     assert "MLP: width=64 -> width=256, adamw, table3" in result.stdout
     assert "65,536" in result.stdout
     assert "x 0.25" in result.stdout
+    assert "changed: model.py:7 (2 times)" in result.stdout
     assert "scale=0.125" in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 100
 
@@ -152,8 +178,8 @@ def test_json_is_one_document_whatever_the_file_prints(
     document = json.loads(result.stdout)
     assert document["model"] == "MLP"
     assert [(g["group"], g["tensors"], g["lr_scale"]) for g in document["groups"]] == [
-        ("input", 2, 1.0),
         ("hidden", 1, 0.25),
+        ("input", 2, 1.0),
     ]
     assert document["written"] == [str(tmp_path / "out" / name) for name in FILES]
     assert "hello from the file" in result.stderr
@@ -170,6 +196,12 @@ def test_a_parameter_is_explained(converted: list[FakeConversion]) -> None:
     document = json.loads(ran("explain", MLP, "hidden.0.weight", "--json").stdout)
     assert document["numbers"]["lr_scale"] == 0.25
     assert document["because"] == ["linear contracts its input axis", "the axis grows"]
+
+
+def test_a_tied_parameter_is_explained_by_any_of_its_names(
+    converted: list[FakeConversion],
+) -> None:
+    assert ran("explain", MLP, "out.weight").stdout.startswith("into.weight\n")
 
 
 def test_an_unknown_parameter(converted: list[FakeConversion]) -> None:
