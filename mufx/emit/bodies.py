@@ -127,7 +127,7 @@ class _Writer:
         taken: set[fx.Node] = set()
         for item in self.tree.items:
             if isinstance(item, fx.Node):
-                if item in taken:
+                if item in taken or (not item.users and _is_pure(item)):
                     continue
                 step = self._node_step(item, taken)
             else:
@@ -284,7 +284,8 @@ class _Writer:
 
     def _name(self, step: _Step, index: int, taken: set[str]) -> str:
         targets = step.source.targets
-        if index < len(targets) and (step.unpacked or len(targets) == 1):
+        index = self._position(step, index)
+        if index < len(targets) and (step.unpacked or len(targets) == 1 or isinstance(step.item, CallTree)):
             hint = targets[index]
         elif isinstance(step.item, CallTree):
             hint = "x"
@@ -292,6 +293,15 @@ class _Writer:
             hint = _RESULT_NAMES.get(_function(step.item), _function(step.item))
         hint = _identifier(hint)
         return _unused("x" if hint == "_" else hint, [*taken, *self.size_names.values()])
+
+    def _position(self, step: _Step, index: int) -> int:
+        """Where a value stands in what a call returned, for the name that the source gives it."""
+        if not isinstance(step.item, CallTree):
+            return index
+        result = self.recording.results.get(step.item.key)
+        if isinstance(result, tuple) and step.values[index] in result:
+            return result.index(step.values[index])
+        return index
 
     def _text(self, item: Item) -> tuple[str, int]:
         if isinstance(item, CallTree):

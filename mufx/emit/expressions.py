@@ -188,6 +188,10 @@ def _method_signature(name: str) -> inspect.Signature | None:
     return found.replace(parameters=list(found.parameters.values())[1:])
 
 
+# These differ between training and evaluation: written always, one line serves both.
+_BY_MODE = frozenset({"dropout_p", "p", "training", "train"})
+
+
 def _arguments(
     node: fx.Node, positional: tuple[Any, ...], names: Names, signature: inspect.Signature | None
 ) -> str:
@@ -196,11 +200,16 @@ def _arguments(
     keywords = dict(node.kwargs)
     args = list(positional)
     by_name = {p.name: p for p in parameters}
+    builtin = _schema_defaults(_plain_name(node.target)) if not parameters else {}
     for name, value in list(keywords.items()):
         parameter = by_name.get(name)
-        if parameter is not None and _is_default(parameter, value):
+        if parameter is not None and _is_default(parameter.default, value):
             del keywords[name]
-    while args and len(args) <= len(parameters) and _is_default(parameters[len(args) - 1], args[-1]):
+        elif name not in _BY_MODE and name in builtin and _is_default(builtin[name], value):
+            del keywords[name]
+    while args and len(args) <= len(parameters) and _is_default(
+        parameters[len(args) - 1].default, args[-1]
+    ):
         args.pop()
     texts: list[str] = []
     for i, value in enumerate(args):
@@ -215,8 +224,27 @@ def _arguments(
     return ", ".join(texts)
 
 
-def _is_default(parameter: inspect.Parameter, value: object) -> bool:
-    default = parameter.default
+def _plain_name(target: Any) -> str:
+    return target if isinstance(target, str) else str(getattr(target, "__name__", ""))
+
+
+@lru_cache(maxsize=None)
+def _schema_defaults(name: str) -> Mapping[str, object]:
+    """Defaults of a builtin's keyword arguments, where all its overloads agree."""
+    packet = getattr(torch.ops.aten, name, None)
+    if packet is None:
+        return {}
+    found: dict[str, object] = {}
+    differ: set[str] = set()
+    for overload in packet.overloads():
+        for argument in getattr(packet, overload)._schema.arguments:
+            default = argument.default_value if argument.has_default_value() else ...
+            if found.setdefault(argument.name, default) != default:
+                differ.add(argument.name)
+    return {k: v for k, v in found.items() if k not in differ and v is not ...}
+
+
+def _is_default(default: object, value: object) -> bool:
     if default is inspect.Parameter.empty or isinstance(value, (fx.Node, Size)):
         return False
     return type(default) is type(value) and bool(default == value)

@@ -80,15 +80,18 @@ def _same(module: nn.Module, other: nn.Module) -> bool:
     def facts(m: nn.Module) -> object:
         tensors = [(k, v.shape, v.dtype) for k, v in m.state_dict(keep_vars=True).items()]
         learned = [(k, p.requires_grad) for k, p in m.named_parameters()]
-        plain = {
+        return tensors, learned, m.extra_repr()
+
+    def plain(m: nn.Module) -> dict[str, object]:
+        return {
             f"{path}.{k}": v
             for path, part in m.named_modules()
             for k, v in vars(part).items()
             if k != "training" and _is_plain(v)
         }
-        return tensors, learned, plain, m.extra_repr()
 
-    return facts(module) == facts(other)
+    # What others have set on the module beside torch's own attributes changes nothing.
+    return facts(module) == facts(other) and plain(other).items() <= plain(module).items()
 
 
 def _shortest(

@@ -56,8 +56,9 @@ def _parameters(model: nn.Module, manifest: dict[str, Any]) -> dict[str, nn.Para
             problems.append(f"{given} and another parameter are one in the manifest, {name}")
         elif name is not None:
             found[name] = parameter
-            if shape != list(entries[name]["shape"]):
-                problems.append(f"{given} is {shape}, in the manifest {entries[name]['shape']}")
+            expected = list(entries[name]["shape"])
+            if shape != expected:
+                problems.append(f"{given} is {shape}, in the manifest {expected}")
     problems += [f"{name} is not in the model" for name in entries if name not in found]
     if problems:
         raise ValueError("the model is not the one of the manifest: " + "; ".join(problems))
@@ -65,7 +66,7 @@ def _parameters(model: nn.Module, manifest: dict[str, Any]) -> dict[str, nn.Para
 
 
 def _groups(
-    model: nn.Module,
+    parameters: dict[str, nn.Parameter],
     manifest: dict[str, Any],
     lr: float | torch.Tensor,
     weight_decay: float,
@@ -77,7 +78,7 @@ def _groups(
             "makes that consistent across widths (Tensor Programs V, App. B.3): convert for adamw"
         )
     groups: dict[str, dict[str, Any]] = {}
-    for name, parameter in _parameters(model, manifest).items():
+    for name, parameter in parameters.items():
         entry = manifest["parameters"][name]
         if entry["group"] not in groups:
             settings = {"lr": lr * entry["lr_scale"], "lr_scale": entry["lr_scale"]}
@@ -90,9 +91,11 @@ def _groups(
 
 
 def _clip(
-    model: nn.Module, manifest: dict[str, Any], max_norm: float, norm_type: float
+    parameters: dict[str, nn.Parameter],
+    manifest: dict[str, Any],
+    max_norm: float,
+    norm_type: float,
 ) -> torch.Tensor:
-    parameters = _parameters(model, manifest)
     gradients: dict[float, list[torch.Tensor]] = {}
     for name, parameter in parameters.items():
         if parameter.grad is not None:
@@ -108,9 +111,11 @@ def param_groups(
     model: nn.Module, lr: float | torch.Tensor, weight_decay: float = 0.0, eps: float = 1e-8
 ) -> list[dict[str, Any]]:
     """The groups for the optimizer: lr, weight_decay and eps are those tuned at base width."""
-    return _groups(model, _manifest(), lr, weight_decay, eps)
+    manifest = _manifest()
+    return _groups(_parameters(model, manifest), manifest, lr, weight_decay, eps)
 
 
 def clip_grad_norm_(model: nn.Module, max_norm: float, norm_type: float = 2.0) -> torch.Tensor:
     """Clips like torch's function, to a norm that means the same at every width and form."""
-    return _clip(model, _manifest(), max_norm, norm_type)
+    manifest = _manifest()
+    return _clip(_parameters(model, manifest), manifest, max_norm, norm_type)

@@ -1,0 +1,302 @@
+"""The public API: `convert` and what it returns, `trace` and `run` for rewriting of one's own."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import nn
+
+import mufx
+from mufx import manifest as manifests
+from mufx.diagnostics import raise_errors
+from mufx.emit.initialisation import InitScale
+from mufx.emit.writer import Emission, emit
+from mufx.manifest import Manifest
+from mufx.passes import PASSES
+from mufx.passes.scale_inits import size
+from mufx.program import Change, Pass, Program
+from mufx.rules import RULES, RuleTable
+from mufx.source import ExampleInputs, Source, from_callable
+from mufx.tracing import trace as trace_source
+
+MODULE_FILE = "model_mup.py"
+MANIFEST_FILE = "manifest.json"
+
+Progress = Callable[[str], None]
+
+
+def trace(
+    source: Source,
+    *,
+    optimizer: str = "adamw",
+    form: str = "table3",
+    rules: RuleTable = RULES,
+) -> Program:
+    """Builds and records a model at its sizes, without memory.
+
+    See `mufx.tracing.trace`.
+    """
+    return trace_source(source, optimizer=optimizer, form=form, rules=rules)
+
+
+def run(program: Program, passes: Sequence[Pass] = PASSES) -> Program:
+    """Runs passes one after the other and checks the Program after each.
+
+    A pass is a function from a Program to a Program; `mufx.PASSES` are ours, and a pass of your
+    own goes anywhere between them:
+
+        passes = list(mufx.PASSES)
+        passes.insert(4, freeze_embeddings)
+        program = mufx.run(mufx.trace(source), passes)
+
+    Raises:
+        MufxError: All errors that the passes reported, together.
+    """
+    for step in passes:
+        program = step(program)
+        _verify(program)
+    raise_errors(program.diagnostics)
+    return program
+
+
+def _verify(program: Program) -> None:
+    """What holds of every Program: sound graphs, and facts about things that exist."""
+    for trace in program.traces:
+        trace.graph.lint()
+        names = {node.name for node in trace.graph.nodes}
+        operations = {n.name for n in trace.graph.nodes if n.op.startswith("call_")}
+        assert operations <= trace.recording.origins.keys(), "a node without an origin"
+        assert {name for name, _ in trace.numbers} <= names | trace.axes.keys()
+    parameters = set(program.parameters())
+    for facts in (program.labels, program.plan, program.inits, program.init_corrections):
+        assert facts.keys() <= parameters, "facts about unknown parameters"
+
+
+def convert(
+    build: Callable[..., nn.Module],
+    inputs: ExampleInputs,
+    base: Mapping[str, object],
+    target: Mapping[str, object],
+    *,
+    optimizer: str = "adamw",
+    form: str = "table3",
+    vary: Iterable[str] = (),
+    passes: Sequence[Pass] = PASSES,
+    rules: RuleTable = RULES,
+) -> Conversion:
+    """Puts a model in standard parametrization into the maximal update parametrization.
+
+    Nothing is allocated: the model is built on `meta` at base and at target width.
+
+    Args:
+        build: Makes the model, called with the knobs as keywords.
+        inputs: Example inputs of `forward`: a tuple of arguments, a dict of keyword arguments,
+            one tensor, or a callable of the batch size that returns one of these.
+        base: The knobs where hyperparameters are tuned.
+        target: The knobs of the model to train.
+        optimizer: "adam", "adamw" or "sgd".
+        form: "table3" (no multipliers), "table8" (as microsoft/mup) or "table9".
+        vary: Where base and target are equal: the knobs that would grow.
+        passes: The passes, `PASSES` with any of your own between them.
+        rules: The op rules, `RULES | yours`.
+
+    Returns:
+        The conversion: the emitted module, its manifest, and the Program with all facts.
+
+    Raises:
+        MufxError: Everything that mufx cannot label, scale or write with certainty, located.
+
+    Source: Tensor Programs V (Yang et al., 2022), Tables 3, 8 and 9 and Appendix B.
+    """
+    source = from_callable(build, inputs, base, target, tuple(vary))
+    return convert_source(
+        source, optimizer=optimizer, form=form, passes=passes, rules=rules
+    )
+
+
+def convert_source(
+    source: Source,
+    *,
+    optimizer: str = "adamw",
+    form: str = "table3",
+    passes: Sequence[Pass] = PASSES,
+    rules: RuleTable = RULES,
+    progress: Progress = lambda _: None,
+) -> Conversion:
+    """`convert` for a Source, as the command line loads it; `progress` is told each step."""
+    progress("recording the model")
+    program = trace(source, optimizer=optimizer, form=form, rules=rules)
+    progress("labelling and rewriting")
+    program = run(program, passes)
+    progress("writing the module")
+    return Conversion(program, emit(_emission(program)))
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A finished conversion.
+
+    Attributes:
+        program: Graphs, facts and diagnostics.
+        text: The source of the emitted module.
+    """
+
+    program: Program
+    text: str
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The learning-rate groups and everything known of each parameter."""
+        return _manifest(self.program, self.text)
+
+    def files(self) -> dict[str, str]:
+        """The emitted files by name."""
+        return {MODULE_FILE: self.text, MANIFEST_FILE: manifests.dumps(self.manifest)}
+
+    def write(self, folder: str | Path) -> None:
+        """Writes the emitted module and its manifest into a folder, which is made."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in self.files().items():
+            (folder / name).write_text(text, encoding="utf-8")
+
+    def module(self, device: str | torch.device = "cpu", seed: int = 0) -> nn.Module:
+        """The emitted module on a device, initialised after `torch.manual_seed(seed)`."""
+        torch.manual_seed(seed)
+        made: nn.Module = getattr(self._python, self.program.source.name)(device=device)
+        return made
+
+    @cached_property
+    def _python(self) -> ModuleType:
+        """The emitted file, imported from a folder of its own."""
+        self._folder = tempfile.TemporaryDirectory(prefix="mufx-")
+        self.write(self._folder.name)
+        return import_emitted(Path(self._folder.name) / MODULE_FILE)
+
+
+def import_emitted(path: Path) -> ModuleType:
+    """Imports an emitted file under a name of its own, so that its objects can be pickled."""
+    name = f"mufx_emitted_{sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _emission(program: Program) -> Emission:
+    source = program.source
+    knobs = " -> ".join(
+        ", ".join(f"{k}={v}" for k, v in knobs.items()) for knobs in (source.base, source.target)
+    )
+    summary = (
+        f"Converted by mufx {mufx.__version__} from {source.spec or source.name}: {knobs}.\n"
+        f"Form {program.form}, optimizer {program.optimizer}. State-dict keys are the original's."
+    )
+    comments = {c.node: _comment(c) for c in program.changes}
+    return Emission(
+        source.name,
+        summary,
+        program.target,
+        program.train.recording,
+        program.evaluate.recording,
+        comments,
+        _init_scales(program),
+    )
+
+
+def _comment(change: Change) -> str:
+    return f"μP: {change.before} -> {change.after}"
+
+
+def _init_scales(program: Program) -> dict[str, InitScale]:
+    scales: dict[str, InitScale] = {}
+    for name, factor in program.init_corrections.items():
+        if factor != 1.0:
+            drawn = program.inits[name][1]
+            what = "std" if drawn.random else "value"
+            before, after = size(drawn), size(drawn) * factor
+            scales[name] = InitScale(factor, f"{what} {before:.4g} -> {after:.4g}")
+    for name, factor in program.buffers.items():
+        scales[name] = InitScale(factor, "keeps its value at base width")
+    return scales
+
+
+def _manifest(program: Program, text: str) -> Manifest:
+    source = program.source
+    aliases = _aliases(program)
+    entries = {name: _entry(program, name, aliases) for name in program.parameters()}
+    parameters, groups = manifests.grouped(entries)
+    return Manifest(
+        mufx_version=mufx.__version__,
+        torch_version=torch.__version__.partition("+")[0],
+        model=source.name,
+        source=manifests.SourceEntry(spec=source.spec, digest=source.digest),
+        emitted=manifests.EmittedEntry(
+            file=MODULE_FILE, digest=sha256(text.encode()).hexdigest()
+        ),
+        base=dict(source.base),
+        target=dict(source.target),
+        optimizer=program.optimizer,
+        form=program.form,
+        parameters=parameters,
+        groups=groups,
+        changes=tuple(
+            manifests.Change(
+                node=c.node,
+                module=c.place.module,
+                file=c.place.file,
+                line=c.place.line,
+                before=c.before,
+                after=c.after,
+                because=c.because,
+            )
+            for c in program.changes
+        ),
+        diagnostics=tuple(manifests.DiagnosticEntry.of(d) for d in program.diagnostics),
+    )
+
+
+def _entry(
+    program: Program, name: str, aliases: Mapping[str, tuple[str, ...]]
+) -> manifests.ParameterEntry:
+    label, plan = program.labels[name], program.plan[name]
+    return manifests.ParameterEntry(
+        role=label.role,
+        shape=tuple(program.target.model.get_parameter(name).shape),
+        base_shape=tuple(program.base.model.get_parameter(name).shape),
+        m_in=label.m_in,
+        m_out=label.m_out,
+        multiplier=plan.multiplier,
+        init_scale=plan.init,
+        init_correction=program.init_corrections[name],
+        lr_scale=plan.lr,
+        weight_decay_scale=plan.weight_decay,
+        eps_scale=plan.eps,
+        clip_scale=plan.clip,
+        group="",
+        tied=aliases.get(name, ()),
+        because=label.because,
+    )
+
+
+def _aliases(program: Program) -> dict[str, tuple[str, ...]]:
+    """By first name: the other names of a tied parameter."""
+    first: dict[int, str] = {}
+    others: dict[str, list[str]] = {}
+    for name, parameter in program.target.model.named_parameters(remove_duplicate=False):
+        kept = first.setdefault(id(parameter), name)
+        if kept != name:
+            others.setdefault(kept, []).append(name)
+    return {name: tuple(found) for name, found in others.items()}
