@@ -1,0 +1,130 @@
+"""Optimizer groups and gradient clipping for a module that a manifest describes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from mufx.diagnostics import MufxError, error
+from mufx.emit import runtime
+from mufx.manifest import Manifest
+from mufx.program import Optimizer
+
+
+def param_groups(
+    module: nn.Module,
+    manifest: Manifest,
+    *,
+    lr: float | torch.Tensor,
+    weight_decay: float = 0.0,
+    eps: float = 1e-8,
+    no_decay: Callable[[str, nn.Parameter], bool] | None = None,
+) -> list[dict[str, Any]]:
+    """The parameter groups to give to the optimizer that the manifest was made for.
+
+    The values are those tuned at base width. Every group holds its own: `lr`, `weight_decay` and,
+    for Adam and AdamW, `eps`, beside `lr_scale` and `name`, which torch keeps and ignores. A
+    learning rate given as a tensor becomes one new tensor for each group. At base width there is
+    one group, with the parameters in the order of `module.parameters()`.
+
+    Names are the original model's: what torch.compile, DDP, FSDP and activation checkpointing
+    add to them is dropped. Wrappers that flatten or shard parameters into other shapes come
+    after the groups.
+
+    Args:
+        module: The emitted model, or a copy or wrapper of it.
+        manifest: The manifest written with it.
+        lr: Learning rate at base width.
+        weight_decay: Weight decay at base width.
+        eps: Adam's eps at base width; SGD has none.
+        no_decay: Called with the name and the parameter; where it is true the decay is 0.
+
+    Raises:
+        MufxError: `MUF506` where parameters or shapes differ from the manifest's (all of them
+            in one), `MUF507` for Adam with weight decay.
+    """
+    if manifest.optimizer is Optimizer.ADAM and weight_decay > 0:
+        raise MufxError(
+            error(
+                "MUF507",
+                "Adam adds the decay to the gradient before normalising it, and no scale of the "
+                "decay makes that consistent across widths (Tensor Programs V, App. B.3)",
+                hint='convert with optimizer="adamw" and train with torch.optim.AdamW',
+            )
+        )
+    document = _document(manifest)
+    parameters = _matched(module, document)
+    groups = runtime._groups(parameters, document, lr, weight_decay, eps)
+    if no_decay is None:
+        return groups
+    excluded = {id(p) for name, p in parameters.items() if no_decay(name, p)}
+    return [part for group in groups for part in _split(group, excluded)]
+
+
+def clip_grad_norm_(
+    module: nn.Module, manifest: Manifest, max_norm: float, norm_type: float = 2.0
+) -> torch.Tensor:
+    """Scales all gradients by one factor, so that their norm is at most `max_norm`.
+
+    The norm is taken over gradient * clip_scale. A gradient's size depends on which of the
+    equivalent forms the model is written in (Tensor Programs V, Lemma J.1: a weight theta times
+    smaller has a gradient theta times larger), and a plain norm would clip them differently. At
+    base width this is torch.nn.utils.clip_grad_norm_, bit for bit.
+
+    Returns:
+        The norm before clipping, a scalar tensor.
+
+    Raises:
+        MufxError: `MUF506` where the module's parameters are not the manifest's.
+    """
+    document = _document(manifest)
+    return runtime._clip(_matched(module, document), document, max_norm, norm_type)
+
+
+def scaled(value: float, groups: Iterable[Mapping[str, Any]]) -> list[float]:
+    """A learning rate at base width as one for each group.
+
+    For the arguments of schedulers that are absolute learning rates: `max_lr` of OneCycleLR,
+    `base_lr` and `max_lr` of CyclicLR, `min_lr` of ReduceLROnPlateau (with `eps=0`: its eps is
+    absolute too). Schedulers that multiply need nothing. CosineAnnealingLR takes `eta_min` as
+    one number for all groups and fits only at 0; a floor that scales is a LambdaLR:
+    `lambda step: floor + (1 - floor) * (1 + math.cos(math.pi * step / steps)) / 2`.
+    """
+    return [value * group["lr_scale"] for group in groups]
+
+
+def _document(manifest: Manifest) -> dict[str, Any]:
+    """What the runtime reads of manifest.json, without a copy: clipping needs it every step."""
+    parameters = {name: vars(entry) for name, entry in manifest.parameters.items()}
+    return {"optimizer": manifest.optimizer.value, "parameters": parameters}
+
+
+def _matched(module: nn.Module, document: dict[str, Any]) -> dict[str, nn.Parameter]:
+    try:
+        return runtime._parameters(module, document)
+    except ValueError as problem:
+        raise MufxError(
+            error(
+                "MUF506",
+                str(problem),
+                hint="give the module that the manifest was written with, before wrappers that "
+                "flatten its parameters",
+            )
+        ) from None
+
+
+def _split(group: dict[str, Any], excluded: set[int]) -> list[dict[str, Any]]:
+    decayed = [p for p in group["params"] if id(p) not in excluded]
+    free = [p for p in group["params"] if id(p) in excluded]
+    without: dict[str, Any] = {
+        "name": f"{group['name']}, no decay",
+        "params": free,
+        "weight_decay": 0.0,
+    }
+    if free and isinstance(group["lr"], torch.Tensor):
+        without["lr"] = group["lr"].clone()  # a scheduler fills each group's in place
+    parts = [{**group, "params": decayed}, {**group, **without}]
+    return [part for part in parts if part["params"]]
