@@ -103,7 +103,11 @@ def imports_from(folder: Path) -> Generator[None]:
 
     A neighbour whose name is already taken by another folder's module is imported afresh, and the
     name goes back to its owner at the end. No byte code is written beside the user's files.
+    An installed package finds its own imports, so nothing is changed for one.
     """
+    if _is_installed(folder):
+        yield
+        return
     aside = {name: sys.modules.pop(name) for name in _taken(folder)}
     path = list(sys.path)
     write_nothing = sys.dont_write_bytecode
@@ -199,15 +203,20 @@ def _is_private_to_another_folder(module: ModuleType, folder: Path) -> bool:
     if file is None:
         return False
     path = Path(file).resolve()
-    installed = "site-packages" in path.parts or path.is_relative_to(_MUFX)
-    return not installed and not path.is_relative_to(folder)
+    if _is_installed(path) or path.is_relative_to(_MUFX):
+        return False
+    return not path.is_relative_to(folder)
+
+
+def _is_installed(path: Path) -> bool:
+    return "site-packages" in path.parts or "dist-packages" in path.parts
 
 
 def _is_user_file(filename: str, folder: Path) -> bool:
     path = Path(filename)
     if not path.is_relative_to(folder) or path.is_relative_to(_MUFX):
         return False
-    return "site-packages" not in path.relative_to(folder).parts
+    return not _is_installed(path.relative_to(folder))
 
 
 def _is_machinery(filename: str) -> bool:
