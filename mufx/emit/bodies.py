@@ -62,6 +62,8 @@ class BodyContext:
     """The text of what the root returns."""
     inputs: Callable[[CallTree], list[fx.Node]]
     """What a call takes: values, and parameters from outside of its module."""
+    result: Callable[[CallTree], object]
+    """What a call yields: a node, or a tuple of nodes, tuples and `None`."""
 
 
 def write_body(tree: CallTree, context: BodyContext) -> Body:
@@ -102,13 +104,10 @@ class _Writer:
                 single = isinstance(value, fx.Node)
                 preferred.setdefault(node, name if single else f"{name}_{i}")
         names: list[str] = []
-        ordered = [n for n in preferred if n in self.inputs]
-        ordered += [n for n in self.inputs if n not in preferred]
-        for node in ordered:
+        for node in self.inputs:
             hint = preferred.get(node) or self._fallback(node)
             self.names[node] = name = _unused(_identifier(hint), names)
             names.append(name)
-        self.order = ordered
         return names
 
     def _fallback(self, node: fx.Node) -> str:
@@ -154,7 +153,8 @@ class _Writer:
         statement = tree.call.statement
         assert statement is not None
         source = statement_at(statement.file, statement.line)
-        return _Step(tree, statement, source, 0, list(tree.outputs), len(tree.outputs) > 1)
+        several = len(tree.outputs) > 1
+        return _Step(tree, statement, source, 0, list(tree.outputs), several)
 
     @staticmethod
     def _instance(step: _Step, steps: list[_Step]) -> int:
@@ -265,22 +265,24 @@ class _Writer:
     def _unpacked(
         self, step: _Step, live: set[str], last_use: Mapping[fx.Node, int]
     ) -> str:
-        if isinstance(step.item, CallTree):
-            slots: list[fx.Node | None] = list(step.values)
-        else:
-            length = self.recording.lengths.get(step.item.name, len(step.values))
-            by_index = {int(str(v.args[1])) % length: v for v in step.values}
-            slots = [by_index.get(i) for i in range(length)]
         taken = set(live)
-        texts: list[str] = []
-        for i, value in enumerate(slots):
-            if value is None or value not in last_use:
-                texts.append("_")
-                continue
-            self.names[value] = name = self._name(step, i, taken)
+
+        def named(value: object) -> str:
+            if isinstance(value, (tuple, list)):
+                inner = ", ".join(named(v) for v in value)
+                return f"({inner},)" if len(value) == 1 else f"({inner})"
+            if not isinstance(value, fx.Node) or value not in last_use:
+                return "_"
+            index = step.values.index(value)
+            self.names[value] = name = self._name(step, index, taken)
             taken.add(name)
-            texts.append(name)
-        return ", ".join(texts) + ("," if len(texts) == 1 else "")
+            return name
+
+        if isinstance(step.item, CallTree):
+            return _bare(named(self.context.result(step.item)))
+        length = self.recording.lengths.get(step.item.name, len(step.values))
+        by_index = {int(str(v.args[1])) % length: v for v in step.values}
+        return _bare(named(tuple(by_index.get(i) for i in range(length))))
 
     def _name(self, step: _Step, index: int, taken: set[str]) -> str:
         targets = step.source.targets
@@ -305,7 +307,10 @@ class _Writer:
 
     def _text(self, item: Item) -> tuple[str, int]:
         if isinstance(item, CallTree):
-            return self.context.call(item, self.argument), ATOM
+            text = self.context.call(item, self.argument)
+            if len(item.outputs) == 1:
+                text += _path_to(item.outputs[0], self.context.result(item)) or ""
+            return text, ATOM
         if item.target is operator.setitem or item.target in INPLACE:
             return "", ATOM
         return expression(item, self)
@@ -377,8 +382,8 @@ class _Writer:
 
     def device(self) -> str:
         """Text of the device that the inputs are on."""
-        if self.order:
-            return f"{self.names[self.order[0]]}.device"
+        if self.inputs:
+            return f"{self.names[self.inputs[0]]}.device"
         node = next(n for n in self.recording.graph.nodes if n.op == "get_attr")
         return f"self.{self.context.parameter(node, self.tree.path)}.device"
 
@@ -392,7 +397,7 @@ class _Writer:
         """A name for every free size that an argument's shape shows."""
         self.size_sources: dict[str, tuple[str, int]] = {}
         letters = iter(_SIZE_NAMES)
-        for node, name in zip(self.order, arguments, strict=True):
+        for node, name in zip(self.inputs, arguments, strict=True):
             value = self.recording.values.get(node.name)
             for dim, size in enumerate(value.shape if value is not None else ()):
                 if isinstance(size, Size) and size.expr.is_Symbol and size.expr not in self.size_names:
@@ -418,6 +423,18 @@ class _Writer:
 
 _SIZE_NAMES = ("B", "T", "S", "U", "V", "W", *(f"N{i}" for i in range(100)))
 _RESULT_NAMES = {"linear": "y", "matmul": "y", "add": "x", "mul": "y", "truediv": "y", "sub": "y"}
+
+
+def _path_to(wanted: fx.Node, value: object) -> str | None:
+    """The subscripts that lead to a node in nested tuples; `None` if it is not there."""
+    if value is wanted:
+        return ""
+    if isinstance(value, (tuple, list)):
+        for i, item in enumerate(value):
+            inner = _path_to(wanted, item)
+            if inner is not None:
+                return f"[{i}]{inner}"
+    return None
 
 
 def _function(node: fx.Node) -> str:

@@ -19,7 +19,7 @@ class CallTree:
     path: str
     items: list[Item] = field(default_factory=list)
     inputs: list[fx.Node] = field(default_factory=list)
-    """Values from outside that nodes in here use, in order of first use."""
+    """Values from outside that nodes in here use: as they are passed, then in order of use."""
     outputs: list[fx.Node] = field(default_factory=list)
     """Values made in here that are used outside."""
 
@@ -83,7 +83,8 @@ def _find_flows(root: CallTree, recording: Recording) -> None:
                     inputs[value] = None
             if any(user not in inside for user in node.users):
                 outputs.append(node)
-        tree.inputs = list(inputs)
+        passed = [n for n in nodes_in(recording.arguments.get(tree.key)) if n in inputs]
+        tree.inputs = list(dict.fromkeys((*passed, *inputs)))
         ranked = _rank(recording.results.get(tree.key))
         tree.outputs = sorted(outputs, key=lambda n: (ranked.get(n, len(ranked)), order[n]))
 

@@ -154,8 +154,13 @@ class _Writer:
             (returned,) = next(n for n in recording.graph.nodes if n.op == "output").args
             return _structure(returned, argument, recording.output_class)
 
+        def result(tree: CallTree) -> object:
+            if self.tree.kinds[tree.path] is Kind.LEAF:
+                return recording.results[tree.key]
+            return tree.outputs[0] if len(tree.outputs) == 1 else tuple(tree.outputs)
+
         return BodyContext(
-            recording, self.emission.comments, self.parameter, call, output, self.inputs
+            recording, self.emission.comments, self.parameter, call, output, self.inputs, result
         )
 
     def _body(self, path: str) -> Body | None:
