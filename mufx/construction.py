@@ -37,6 +37,7 @@ class Span:
     start: int
     stop: int
     dense: bool
+    strides: tuple[int, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,9 +164,11 @@ class _Construction(Recorder):
         kwargs: Mapping[str, Any] | None = None,
     ) -> object:
         kwargs = kwargs or {}
-        if func in _SPELLED_OUT:
+        spelled_out = _SPELLED_OUT.get(getattr(func, "__name__", ""))
+        # looked up now: a library may have put its own function in the place of torch's
+        if spelled_out is not None and func in (*spelled_out[:-1], _current(func)):
             with self:
-                return _SPELLED_OUT[func](**kwargs)
+                return spelled_out[-1](**kwargs)
         if func in _LEAVES_THE_GRAPH and args[0].is_meta:
             return func(self._evaluate(args[0]), *args[1:], **kwargs)
         return super().__torch_function__(func, types, args, kwargs)
@@ -306,9 +309,14 @@ def _span(tensor: torch.Tensor) -> Span:
         start = int(tensor.storage_offset())
         axes = [(n, s) for n, s in zip(tensor.shape, tensor.stride(), strict=True) if s]
         if tensor.numel() == 0:
-            return Span(start, start, dense=True)
+            return Span(start, start, dense=True, strides=tuple(tensor.stride()))
     extent = 1 + sum((n - 1) * s for n, s in axes)
-    return Span(start, start + extent, dense=extent == math.prod(n for n, _ in axes))
+    return Span(
+        start,
+        start + extent,
+        dense=extent == math.prod(n for n, _ in axes),
+        strides=tuple(tensor.stride()),
+    )
 
 
 def _has_node(value: Any) -> bool:
@@ -361,6 +369,15 @@ _RANDOM = frozenset({
 })  # fmt: skip
 
 
+def is_in_place(node: fx.Node) -> bool:
+    """Whether the node writes to the memory of its first operand."""
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    if name in ("setitem", "__setitem__") or node.kwargs.get("out") is not None:
+        return True
+    augmented = name in ("iadd", "isub", "imul", "itruediv", "ipow", "ifloordiv", "imod")
+    return augmented or (name.endswith("_") and not name.startswith("__"))
+
+
 def is_random(node: fx.Node) -> bool:
     """Whether the node draws from a generator."""
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
@@ -405,12 +422,17 @@ def _kaiming_uniform(
 
 # torch hands these four over whole; spelled out, every fan-dependent init is a plain draw with
 # a number, and a draw is the same program for every shape.
-_SPELLED_OUT: dict[Callable[..., object], Callable[..., object]] = {
-    init.uniform_: _uniform,
-    init.normal_: _normal,
-    init.constant_: _constant,
-    init.kaiming_uniform_: _kaiming_uniform,
+_SPELLED_OUT: dict[str, tuple[Callable[..., object], Callable[..., object]]] = {
+    "uniform_": (init.uniform_, _uniform),
+    "normal_": (init.normal_, _normal),
+    "constant_": (init.constant_, _constant),
+    "kaiming_uniform_": (init.kaiming_uniform_, _kaiming_uniform),
 }
+
+
+def _current(function: Callable[..., object]) -> object:
+    return getattr(init, getattr(function, "__name__", ""), None)
+
 
 # On a meta tensor these return early, before any torch function runs. For the time of a build
 # they hand themselves over to the recorder, also where a model imported them by name.

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from mufx.construction import Construction, Span, is_random, run_nodes
+from mufx.construction import Construction, Span, is_in_place, is_random, run_nodes
 from mufx.diagnostics import MufxError, error
 from mufx.rules.table import argument, operation
 
@@ -135,18 +135,10 @@ def _walk(construction: Construction) -> Mapping[int, tuple[_Piece, ...]]:
         before = memory.get(storage)
         if before is None:
             memory[storage] = (_Piece(0, span.stop, _made(_Step(construction, memory, node))),)
-        elif _is_in_place(node):
+        elif is_in_place(node):
             step = _Step(construction, memory, node)
             memory[storage] = _write(before, span, _changed(step, _within(before, span), span))
     return memory
-
-
-def _is_in_place(node: fx.Node) -> bool:
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    if name in ("setitem", "__setitem__") or node.kwargs.get("out") is not None:
-        return True
-    augmented = name in ("iadd", "isub", "imul", "itruediv", "ipow", "ifloordiv", "imod")
-    return augmented or (name.endswith("_") and not name.startswith("__"))
 
 
 def _made(step: _Step) -> _Law:
