@@ -9,7 +9,6 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo test lint types bench zoo clean
 
@@ -37,6 +36,9 @@ lint: $(VENV)/developed
 types: $(VENV)/developed
 	$(BIN)/mypy
 	$(BIN)/basedpyright
+
+# Two test processes with many threads each would wait for each other.
+test zoo bench: export OMP_NUM_THREADS ?= 1
 
 test: lint types
 	$(BIN)/python -m pytest -n 2 -q -m "not zoo"

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 base = {"dim": 64, "n_heads": 4, "n_kv_heads": 2, "hidden_dim": 160}
-target = {"dim": 256, "n_heads": 8, "n_kv_heads": 2, "hidden_dim": 672}
+target = {"dim": 256, "n_heads": 8, "n_kv_heads": 2, "hidden_dim": 800}
 
 
 @dataclass
