@@ -290,8 +290,8 @@ def _check_groups(manifest: Manifest, place: Place | None) -> None:
             *(
                 error(
                     "MUF504",
-                    f"{name} is in {_listed(held[name])}, and has to be in one group that has "
-                    "its scales",
+                    f"{name} is in {_listed(held[name])}, and has to be in the one that it names, "
+                    "with its scales",
                     hint="convert the model again",
                     place=place,
                 )

@@ -277,7 +277,8 @@ def test_a_parameter_is_in_exactly_one_group() -> None:
         ({"input": gain}, "up.weight is in no group"),
         ({"hidden": hidden, "input": twice}, "up.weight is in the groups hidden, input"),
         ({"hidden": unknown, "input": gain}, "who is in the groups hidden"),
-        ({"hidden": other, "input": gain}, "has its scales"),
+        ({"hidden": other, "input": gain}, "with its scales"),
+        ({"others": hidden, "input": gain}, "up.weight is in the groups others"),
     ):
         defective = manifest(groups=wrong)
         with pytest.raises(MufxError) as refused:
