@@ -1,0 +1,418 @@
+"""Statements on a module tree, folded into loops over blocks and over equal modules."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from mufx.emit.init_statements import references
+from mufx.emit.text import filled, holes, skeleton
+
+_LOCAL = re.compile(r"⟨(\d+):([^⟩]*)⟩")
+_DEFINITION = re.compile(r"⟨(\d+):[^⟩]*⟩ = ")
+_REFERENCE = re.compile(r"⟪([^⟫]*)⟫")
+_WIDTH = 92
+_LONGEST_GROUP = 8
+
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Scope:
+    """The names of modules at some place: the root is `self`, a block of a loop has its own."""
+
+    model: nn.Module
+    variables: Mapping[Path, str] = field(default_factory=lambda: {(): "self"})
+
+    def bind(self, path: Path, name: str) -> _Scope:
+        return _Scope(self.model, {**self.variables, path: name})
+
+    @property
+    def depth(self) -> int:
+        return max(len(path) for path in self.variables)
+
+    def free_name(self, wanted: str) -> str:
+        taken, name, count = set(self.variables.values()), wanted, 1
+        while name in taken:
+            count += 1
+            name = f"{wanted}_{count}"
+        return name
+
+    def text(self, path: Path) -> str:
+        """How a module or tensor is reached."""
+        known = max((p for p in self.variables if path[: len(p)] == p), key=len)
+        text = self.variables[known]
+        for i in range(len(known), len(path)):
+            text += _step(self.model, path[:i], path[i])
+        return text
+
+
+def _module(model: nn.Module, path: Path) -> nn.Module:
+    return model.get_submodule(".".join(path))
+
+
+def _step(model: nn.Module, parent: Path, name: str) -> str:
+    module = _module(model, parent)
+    if name.isdigit() and isinstance(module, (nn.ModuleList, nn.Sequential, nn.ParameterList)):
+        return f"[{name}]"
+    if not name.isidentifier() and isinstance(module, (nn.ModuleDict, nn.ParameterDict)):
+        return f'["{name}"]'
+    return f".{name}" if name.isidentifier() else f'.get_submodule("{name}")'
+
+
+def fold(statements: Iterable[str], model: nn.Module) -> list[str]:
+    """Lines of Python; equal statements on equal modules stand in a loop."""
+    lines = _block(list(statements), _Scope(model))
+    return _with_local_names(lines)
+
+
+# -- loops over the children of a container ----------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """Consecutive statements on one child of a container; `container` is None for others."""
+
+    container: Path | None
+    index: int
+    items: tuple[str, ...]
+
+
+def _block(items: list[str], scope: _Scope) -> list[str]:
+    lines: list[str] = []
+    plain: list[str] = []
+    for run in _runs(_segments(items, scope)):
+        for part in _parts(run):
+            if len(part) == 1:
+                plain += part[0].items
+                continue
+            lines += _leaf_loops(plain, scope)
+            plain = []
+            lines += _loop(part, scope)
+    return lines + _leaf_loops(plain, scope)
+
+
+def _segments(items: list[str], scope: _Scope) -> list[_Segment]:
+    segments: list[_Segment] = []
+    for item in items:
+        place = _child(item, scope)
+        container, index = place if place is not None else (None, 0)
+        last = segments[-1] if segments else None
+        if last is not None and (last.container, last.index) == (container, index):
+            segments[-1] = _Segment(container, index, (*last.items, item))
+        else:
+            segments.append(_Segment(container, index, (item,)))
+    return segments
+
+
+def _child(item: str, scope: _Scope) -> tuple[Path, int] | None:
+    """The outermost numbered child, below the scope, that all tensors of a statement are in."""
+    paths = [tuple(name.split(".")) for name in references(item)]
+    if not paths:
+        return None
+    first = paths[0]
+    for i in range(scope.depth, len(first) - 1):
+        if first[i].isdigit() and _is_container(scope.model, first[:i]):
+            inside = all(path[: i + 1] == first[: i + 1] for path in paths)
+            return (first[:i], int(first[i])) if inside else None
+    return None
+
+
+def _is_container(model: nn.Module, path: Path) -> bool:
+    return isinstance(_module(model, path), (nn.ModuleList, nn.Sequential))
+
+
+def _runs(segments: list[_Segment]) -> list[list[_Segment]]:
+    """Segments on consecutive children of the same container."""
+    runs: list[list[_Segment]] = []
+    for segment in segments:
+        last = runs[-1][-1] if runs else None
+        follows = (
+            last is not None
+            and segment.container is not None
+            and last.container == segment.container
+            and last.index + 1 == segment.index
+        )
+        if follows:
+            runs[-1].append(segment)
+        else:
+            runs.append([segment])
+    return runs
+
+
+def _parts(run: list[_Segment]) -> list[list[_Segment]]:
+    """A run cut up so that all segments of a part read the same."""
+    if len(run) == 1:
+        return [run]
+    todo, parts = list(run), list[list[_Segment]]()
+    while todo:
+        segment = todo.pop(0)
+        if parts and _body(parts[-1][-1]) == _body(segment) and _follows(parts[-1][-1], segment):
+            parts[-1].append(segment)
+            continue
+        if parts and _follows(parts[-1][-1], segment):
+            shared = _shared(parts[-1][-1], segment, whole=len(parts[-1]) > 1)
+            if shared:
+                _split(parts, segment, shared, todo)
+                continue
+        parts.append([segment])
+    return parts
+
+
+def _follows(before: _Segment, after: _Segment) -> bool:
+    return before.index + 1 == after.index
+
+
+def _shared(before: _Segment, after: _Segment, whole: bool) -> int:
+    """How many statements at the end of `before` are those at the begin of `after`."""
+    a, b = _body(before), _body(after)
+    longest = min(len(a), len(b))
+    for count in range(longest, 0, -1):
+        if whole and count != len(a):
+            return 0
+        if _body(_cut(before, len(a) - count, len(a))) == _body(_cut(after, 0, count)):
+            return count
+    return 0
+
+
+def _cut(segment: _Segment, start: int, stop: int) -> _Segment:
+    return _Segment(segment.container, segment.index, segment.items[start:stop])
+
+
+def _split(
+    parts: list[list[_Segment]], segment: _Segment, shared: int, todo: list[_Segment]
+) -> None:
+    """Lets the shared statements be a part of their own."""
+    before = parts[-1].pop()
+    head = _cut(before, 0, len(before.items) - shared)
+    tail = _cut(before, len(before.items) - shared, len(before.items))
+    if head.items:
+        parts[-1].append(head)
+        parts.append([tail])
+    else:
+        parts[-1].append(tail)
+    parts[-1].append(_cut(segment, 0, shared))
+    rest = _cut(segment, shared, len(segment.items))
+    if rest.items:
+        todo.insert(0, rest)
+
+
+def _body(segment: _Segment) -> tuple[str, ...]:
+    """The statements without numbers, relative to the child that they are about."""
+    if segment.container is None:
+        return segment.items
+    prefix = ".".join((*segment.container, str(segment.index))) + "."
+    return _relative(segment.items, prefix, skeleton)
+
+
+def _relative(items: Sequence[str], prefix: str, form: object = None) -> tuple[str, ...]:
+    """Statements with `prefix` cut off their tensors, and their own local variables numbered."""
+    own: dict[str, str] = {}
+    texts: list[str] = []
+    for item in items:
+        for number in _DEFINITION.findall(item):
+            own[number] = f"own{len(own)}"
+        text = _LOCAL.sub(lambda m: f"⟨{own.get(m[1], m[1])}:{m[2]}⟩", item)
+        text = _REFERENCE.sub(
+            lambda m: f"⟪*{m[1].removeprefix(prefix)}⟫" if m[1].startswith(prefix) else m[0], text
+        )
+        texts.append(skeleton(text) if form is skeleton else text)
+    return tuple(texts)
+
+
+def _loop(part: list[_Segment], scope: _Scope) -> list[str]:
+    container = part[0].container
+    assert container is not None
+    path = (*container, str(part[0].index))
+    name = scope.free_name(_noun([_module(scope.model, path)]))
+    children = scope.text(container)
+    total = len(list(_module(scope.model, container).children()))
+    start, stop = part[0].index, part[-1].index + 1
+    if (start, stop) != (0, total):
+        children += f"[{start or ''}:{stop if stop != total else ''}]"
+    items, columns = _numbers(part)
+    inner = scope.bind(path, name)
+    for variable in columns:
+        inner = inner.bind(("", variable), variable)
+    body = _block(items, inner)
+    if not columns:
+        header = f"for {name} in {children}:"
+    else:
+        values = [f"({', '.join(column)})" for column in columns.values()]
+        zipped = ", ".join([children, *values])
+        header = f"for {', '.join([name, *columns])} in zip({zipped}, strict=True):"
+    return [*_wrapped(header), *(f"    {line}" for line in body)]
+
+
+def _numbers(part: list[_Segment]) -> tuple[list[str], dict[str, tuple[str, ...]]]:
+    """The first segment's statements; numbers that differ between segments become variables."""
+    rows = [[h.value for item in s.items for h in holes(item)] for s in part]
+    names = [h.name for item in part[0].items for h in holes(item)]
+    columns: dict[str, tuple[str, ...]] = {}
+    known: dict[tuple[str, ...], str] = {}
+    texts: list[str | None] = []
+    for i, name in enumerate(names):
+        column = tuple(row[i] for row in rows)
+        if len(set(column)) == 1:
+            texts.append(None)
+            continue
+        if column not in known:
+            variable, count = name or "value", 1
+            while variable in columns:
+                count += 1
+                variable = f"{name or 'value'}_{count}"
+            known[column], columns[variable] = variable, column
+        texts.append(known[column])
+    items: list[str] = []
+    at = 0
+    for item in part[0].items:
+        offset = at
+        items.append(
+            filled(item, lambda i, h, o=offset: texts[o + i] or f"⟦{h.name}={h.value}⟧")  # type: ignore[misc]
+        )
+        at += len(holes(item))
+    return items, columns
+
+
+# -- loops over equal modules --------------------------------------------------------------
+
+
+def _leaf_loops(items: list[str], scope: _Scope) -> list[str]:
+    lines: list[str] = []
+    at = 0
+    while at < len(items):
+        length, count = _best_group(items, at)
+        if count == 1:
+            lines += _wrapped(_final(items[at], scope))
+            at += 1
+            continue
+        owners = [_owner(items[at + i * length]) for i in range(count)]
+        paths = [owner for owner in owners if owner is not None]
+        name = scope.free_name(_noun([_module(scope.model, p) for p in paths]))
+        texts = ", ".join(scope.text(p) for p in paths)
+        inner = scope.bind(paths[0], name)
+        lines += _wrapped(f"for {name} in ({texts}):")
+        for item in items[at : at + length]:
+            lines += [f"    {line}" for line in _wrapped(_final(item, inner))]
+        at += length * count
+    return lines
+
+
+def _best_group(items: list[str], at: int) -> tuple[int, int]:
+    """The length and number of equal groups from `at` on that save most lines."""
+    best, saved = (1, 1), 0
+    for length in range(1, _LONGEST_GROUP + 1):
+        count = _repeats(items, at, length)
+        saving = length * count - length - 1
+        if count > 1 and saving > saved:
+            best, saved = (length, count), saving
+    return best
+
+
+def _repeats(items: list[str], at: int, length: int) -> int:
+    first = _group(items, at, length)
+    if first is None:
+        return 1
+    seen, count = {first[0]}, 1
+    while True:
+        group = _group(items, at + count * length, length)
+        if group is None or group[1] != first[1] or group[0] in seen:
+            return count
+        seen.add(group[0])
+        count += 1
+
+
+def _group(items: list[str], at: int, length: int) -> tuple[Path, tuple[str, ...]] | None:
+    """The one module that statements are about, and what they say of it."""
+    if at + length > len(items):
+        return None
+    chosen = items[at : at + length]
+    owner = _owner(chosen[0])
+    if not owner or any(_owner(item) != owner for item in chosen):
+        return None
+    return owner, _relative(chosen, ".".join(owner) + ".")
+
+
+def _owner(item: str) -> Path | None:
+    """The module that directly holds all tensors of a statement."""
+    owners = {tuple(name.split("."))[:-1] for name in references(item)}
+    return owners.pop() if len(owners) == 1 else None
+
+
+# -- text ------------------------------------------------------------------------------------
+
+
+def _noun(modules: list[nn.Module]) -> str:
+    """The last word of a class name: LlamaDecoderLayer is a layer, LayerNorm a norm."""
+    nouns: set[str] = set()
+    for module in modules:
+        words = re.findall(r"[A-Z][a-z]+", type(module).__name__)
+        nouns.add(words[-1].lower() if words else "module")
+    return nouns.pop() if len(nouns) == 1 else "module"
+
+
+def _final(item: str, scope: _Scope) -> str:
+    text = _REFERENCE.sub(lambda m: scope.text(tuple(m[1].split("."))), item)
+    return filled(text)
+
+
+def _with_local_names(lines: list[str]) -> list[str]:
+    names: dict[str, str] = {}
+    for number, hint in _LOCAL.findall("\n".join(lines)):
+        if number not in names:
+            taken, name, count = set(names.values()), hint, 1
+            while name in taken:
+                count += 1
+                name = f"{hint}_{count}"
+            names[number] = name
+    return [_LOCAL.sub(lambda m: names[m[1]], line) for line in lines]
+
+
+def _wrapped(line: str) -> list[str]:
+    """A statement over several lines where it is too long, broken between arguments."""
+    code, mark, comment = line.partition("  # ")
+    if len(line) <= _WIDTH:
+        return [line]
+    if len(code) <= _WIDTH:
+        return [f"# {comment}", code]
+    lines = [f"# {comment}"] if mark else []
+    start = code.find("(") + 1
+    stop = _closing(code, start - 1)
+    if not start or stop < start:
+        return [*lines, code]
+    inside = [f"    {text}" for a in _arguments(code[start:stop]) for text in _wrapped(a)]
+    if all(text.count("(") == text.count(")") for text in inside):
+        inside = textwrap.wrap(" ".join(t.strip() for t in inside), _WIDTH, break_long_words=False)
+        inside = [f"    {text}" for text in inside]
+    return [*lines, code[:start], *inside, *_tail(code[stop:])]
+
+
+def _tail(code: str) -> list[str]:
+    """What follows a closing bracket, which may be long itself."""
+    if len(code) <= _WIDTH:
+        return [code]
+    return _wrapped(code)
+
+
+def _closing(code: str, opening: int) -> int:
+    depth = 0
+    for i in range(opening, len(code)):
+        depth += (code[i] in "([{") - (code[i] in ")]}")
+        if depth == 0:
+            return i
+    return -1
+
+
+def _arguments(text: str) -> list[str]:
+    """The arguments of a call, each with its comma."""
+    parts, depth, start = list[str](), 0, 0
+    for i, character in enumerate(text):
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0:
+            parts.append(text[start : i + 1].strip())
+            start = i + 1
+    return [*parts, f"{text[start:].strip()}"] if text[start:].strip() else parts

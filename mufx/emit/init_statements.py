@@ -1,0 +1,603 @@
+"""The constructor's program as statements on the live tensors of the emitted module.
+
+Numbers stand in the statements as holes, tensors as `⟪their.name⟫`, local variables as `⟨id:hint⟩`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+from torch.nn import init
+from torch.utils._device import _device_constructors
+
+from mufx.construction import Construction, Span, is_in_place, is_random
+from mufx.emit.expressions import ATOM, INPLACE, expression, literal
+from mufx.emit.sources import statement_at
+from mufx.emit.text import hole
+from mufx.recording import Size
+from mufx.rules.table import argument, operation
+
+_EMPTY = frozenset({"empty", "empty_like", "new_empty"})
+_BY_SHAPE = {
+    "empty_like": "empty", "new_empty": "empty", "zeros_like": "zeros", "new_zeros": "zeros",
+    "ones_like": "ones", "new_ones": "ones", "rand_like": "rand", "randn_like": "randn",
+}  # fmt: skip
+_WHOLE_WRITES = frozenset({
+    "uniform", "normal", "fill", "zero", "copy", "trunc_normal", "orthogonal", "sparse", "dirac",
+    "eye", "random", "exponential", "cauchy", "geometric", "log_normal",
+})  # fmt: skip
+_KEYWORDS_OF_NOTHING = re.compile(
+    r"(, |(?<=\())(?:device|dtype|layout|pin_memory|generator|requires_grad|out)=None"
+)
+_PRESERVED = re.compile(r",? ?memory_format=torch\.preserve_format")
+_REFERENCE = re.compile(r"⟪([^⟫]*)⟫")
+_TIDY = re.compile(r"\(, ")
+
+Layout = tuple[tuple[int, ...], torch.dtype, Span, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class InitStatements:
+    """What the constructor does to the tensors that it leaves behind.
+
+    `ordered` keeps the random stream; `free` are the deterministic ones, which can stand anywhere
+    after it, in the order of the module tree.
+    """
+
+    ordered: tuple[str, ...]
+    free: tuple[str, ...]
+    overwritten: bool
+    """Whether some draws are overwritten by later ones."""
+
+
+def reference(name: str) -> str:
+    """The place of a tensor in a statement."""
+    return f"⟪{name}⟫"
+
+
+def references(text: str) -> list[str]:
+    """The names of the tensors that a statement mentions."""
+    return _REFERENCE.findall(text)
+
+
+def tree_order(construction: Construction) -> dict[str, int]:
+    """The names of all tensors in the order of the module tree."""
+    names: list[str] = []
+    for path, module in construction.model.named_modules(remove_duplicate=False):
+        prefix = f"{path}." if path else ""
+        names += [prefix + n for n, _ in module.named_parameters(recurse=False)]
+        names += [prefix + n for n, _ in module.named_buffers(recurse=False)]
+    return {name: i for i, name in enumerate(dict.fromkeys(names))}
+
+
+def init_statements(construction: Construction) -> InitStatements:
+    """The program, without what nobody can see."""
+    return _Writer(construction).write()
+
+
+class _Facts:
+    """Who lives where, and what is needed."""
+
+    def __init__(self, construction: Construction) -> None:
+        self.construction = construction
+        self.storages = construction.storages
+        self.nodes: list[fx.Node] = list(construction.graph.nodes)
+        self.creators: dict[int, fx.Node] = {}
+        for node in self.nodes:
+            if node.name in self.storages:
+                self.creators.setdefault(self.storages[node.name], node)
+        self.names = self._names()
+        self.homes = self._homes()
+        self.kept = self._needed()
+        self.last = {self.storages[n.name]: n for n in self.kept if n.name in self.storages}
+        self.reads = self._reads()
+        self.owners = self._owners()
+
+    def storage(self, node: fx.Node) -> int | None:
+        return self.storages.get(node.name)
+
+    def layout(self, node: fx.Node) -> Layout | None:
+        value = self.construction.values.get(node.name)
+        if value is None:
+            return None
+        span = self.construction.spans[node.name]
+        return value.sizes, value.dtype, span, span.strides
+
+    def is_whole(self, node: fx.Node) -> bool:
+        """Whether a node stands for all of its memory, laid out as it was made."""
+        storage = self.storages.get(node.name)
+        return storage is not None and self.layout(node) == self.layout(self.creators[storage])
+
+    def covers(self, node: fx.Node) -> bool:
+        """Whether a node stands for all of its memory, in any layout."""
+        span = self.construction.spans[node.name]
+        return span.dense and span == self.construction.spans[self.creators[self._of(node)].name]
+
+    def _of(self, node: fx.Node) -> int:
+        return self.storages[node.name]
+
+    def _names(self) -> dict[int, dict[str, str]]:
+        """By storage: the nodes that are left behind, and one name for each."""
+        found: dict[int, dict[str, str]] = {}
+        for name, node in self.construction.tensors.items():
+            found.setdefault(self.storages[node], {}).setdefault(node, name)
+        return found
+
+    def _homes(self) -> dict[int, str]:
+        """The tensor whose memory a storage simply is."""
+        nodes = self.construction.nodes
+        homes: dict[int, str] = {}
+        for storage, names in self._names().items():
+            for node, name in names.items():
+                if self.is_whole(nodes[node]):
+                    homes.setdefault(storage, name)
+        return homes
+
+    def inputs(self, node: fx.Node) -> list[fx.Node]:
+        """What a node reads; the target of a plain write is not read."""
+        if operation(node) in _BY_SHAPE:
+            return []
+        target = written(node)
+        plain = operation(node) in _WHOLE_WRITES or operation(node) == "setitem"
+        return [n for n in node.all_input_nodes if not (plain and n is target)]
+
+    def _needed(self) -> list[fx.Node]:
+        live = set(self.names)
+        wanted: set[fx.Node] = set()
+        kept: list[fx.Node] = []
+        touched: set[int] = set()
+        for node in reversed(self.nodes):
+            storage = self.storage(node)
+            if storage is None:
+                needed = node in wanted
+            elif node is self.creators[storage]:
+                needed = is_random(node) or storage in live or storage in touched
+            elif is_in_place(node):
+                needed = is_random(node) or storage in live
+            else:
+                needed = False
+                if node in wanted:  # a view of what was not made by one node, as in chunk(...)[0]
+                    wanted.update(n for n in node.all_input_nodes if self.storage(n) is None)
+            if not needed:
+                continue
+            kept.append(node)
+            if storage is not None:
+                if storage not in self.homes:
+                    touched.add(storage)
+                self._pass(node, storage, live)
+            for source in self.inputs(node):
+                wanted.add(source)
+                if (read := self.storage(source)) is not None and read != storage:
+                    live.add(read)
+        return kept[::-1]
+
+    def _pass(self, node: fx.Node, storage: int, live: set[int]) -> None:
+        """What of `storage` is needed before `node`."""
+        if node is self.creators[storage]:
+            live.discard(storage)
+        elif operation(node) in _WHOLE_WRITES and self.covers(node):
+            live.discard(storage)
+
+    def _reads(self) -> dict[int, int]:
+        counts: dict[int, int] = {}
+        for node in self.kept:
+            own = self.storage(node)
+            for source in self.inputs(node):
+                storage = self.storage(source)
+                if storage is not None and (storage != own or own is None):
+                    counts[storage] = counts.get(storage, 0) + 1
+        for storage, names in self.names.items():
+            away = [n for n, name in names.items() if name != self.homes.get(storage)]
+            counts[storage] = counts.get(storage, 0) + len(away)
+        return counts
+
+    def _owners(self) -> dict[str, str]:
+        """By node: the first tensor that its value flows into, for its device."""
+        owners: dict[str, str] = {}
+        memory: dict[int, str] = {s: next(iter(names.values())) for s, names in self.names.items()}
+        memory |= self.homes
+        for node in reversed(self.nodes):
+            storage = self.storage(node)
+            own = memory.get(storage) if storage is not None else owners.get(node.name)
+            own = own or owners.get(node.name)
+            if own is None:
+                continue
+            owners[node.name] = own
+            for source in node.all_input_nodes:
+                owners[source.name] = own
+                at = self.storage(source)
+                if at is not None and at not in self.names:
+                    memory[at] = own
+        return owners
+
+
+def written(node: fx.Node) -> fx.Node | None:
+    """The tensor that an in-place operation writes to."""
+    for value in (node.kwargs.get("out"), *node.args[:1], node.kwargs.get("tensor")):
+        if isinstance(value, fx.Node) and is_in_place(node):
+            return value
+    return None
+
+
+@dataclass
+class _Pending:
+    """A temporary tensor that is still an expression."""
+
+    text: str
+    rank: int
+    effect: bool
+    """Whether it draws, or depends on something that can still change."""
+    constant: float | None = None
+    empty: bool = False
+
+
+class _Writer:
+    def __init__(self, construction: Construction) -> None:
+        self.construction = construction
+        self.facts = _Facts(construction)
+        self.pending: dict[int, _Pending] = {}
+        self.locals: dict[int, str] = {}
+        self.constants: dict[int, float] = {}
+        self.used: set[int] = set()
+        self.lines: list[str] = []
+        self.free: dict[str, str] = {}
+        self.drawn: set[int] = set()
+        self.overwritten = False
+        self.current: fx.Node | None = None
+
+    def write(self) -> InitStatements:
+        for node in self.facts.kept:
+            storage = self.facts.storage(node)
+            if storage is None:
+                continue
+            self.current = node
+            if node is self.facts.creators[storage]:
+                self._create(node, storage)
+            else:
+                self._change(node, storage)
+            if node is self.facts.last[storage]:
+                self._finish(node, storage)
+        order = tree_order(self.construction)
+        free = sorted(self.free, key=lambda name: order[name])
+        return InitStatements(
+            tuple(self.lines), tuple(self.free[name] for name in free), self.overwritten
+        )
+
+    # -- nodes ------------------------------------------------------------------------------
+
+    def _create(self, node: fx.Node, storage: int) -> None:
+        home = self.facts.homes.get(storage)
+        constant = self._constant(node)
+        if home is None:
+            self._hold(node, storage, constant)
+            return
+        if operation(node) in _EMPTY:
+            return
+        if is_random(node):
+            self.drawn.add(storage)
+        if constant is not None:
+            self._emit(_filled(reference(home), constant), node, storage, whole=True)
+        else:
+            text = f"{reference(home)}.copy_({self._expression(node)[0]})"
+            self._emit(text, node, storage, whole=True)
+
+    def _hold(self, node: fx.Node, storage: int, constant: float | None) -> None:
+        text, rank = self._expression(node)
+        effect = is_random(node) or self._depends(node)
+        if effect:
+            self._flush(storage)
+        empty = operation(node) in _EMPTY
+        self.pending[storage] = _Pending(text, rank, effect, constant, empty)
+
+    def _change(self, node: fx.Node, storage: int) -> None:
+        target = written(node)
+        assert target is not None
+        if self._writes_itself(node):
+            return
+        whole = operation(node) in _WHOLE_WRITES and self.facts.covers(node)
+        self._count(node, storage, whole)
+        constant = self._constant(node) if whole else None
+        held = self.pending.get(storage)
+        if held is not None and self._chain(node, target, storage, held, constant):
+            return
+        if held is not None:
+            self._name(storage)
+        place = self.value(target)[0]
+        self._emit(self._statement(node, place, constant), node, storage, whole)
+
+    def _count(self, node: fx.Node, storage: int, whole: bool) -> None:
+        if not whole:
+            return
+        if storage in self.drawn:
+            self.overwritten = True
+        if is_random(node):
+            self.drawn.add(storage)
+        else:
+            self.drawn.discard(storage)
+
+    def _writes_itself(self, node: fx.Node) -> bool:
+        """`x[i] = x[i]` is what Python makes of `x[i] += 1` after the addition."""
+        if operation(node) != "setitem" or not isinstance(node.args[2], fx.Node):
+            return False
+        source = node.args[2]
+        spans = self.construction.spans
+        same = self.facts.storage(source) == self.facts.storage(node)
+        return same and is_in_place(source) and spans[source.name] == spans[node.name]
+
+    def _chain(
+        self,
+        node: fx.Node,
+        target: fx.Node,
+        storage: int,
+        held: _Pending,
+        constant: float | None,
+    ) -> bool:
+        """Writes an in-place operation on a temporary behind the expression that it is."""
+        if constant is not None and not is_random(node) and not held.effect:
+            value = self.construction.values[node.name]
+            assert value is not None
+            shape = ", ".join(hole(n) for n in value.sizes)
+            text = f"torch.full(({shape}{',' if len(value.sizes) == 1 else ''}), {hole(constant)}"
+            self.pending[storage] = _Pending(f"{text}{self._made_at(node)})", ATOM, False, constant)
+            return True
+        if node.op != "call_method" or not self.facts.is_whole(target):
+            return False
+        text, rank = self._expression(node)
+        effect = held.effect or is_random(node) or self._depends(node)
+        if effect:
+            self._flush(storage)
+        self.pending[storage] = _Pending(text, rank, effect)
+        return True
+
+    def _finish(self, node: fx.Node, storage: int) -> None:
+        """After the last change: temporaries become what they are needed for."""
+        nodes, home = self.construction.nodes, self.facts.homes.get(storage)
+        reads = self.facts.reads.get(storage, 0)
+        held = self.pending.get(storage)
+        if held is not None and reads == 0:
+            self._flush(storage)
+            self.lines.append(held.text)
+            del self.pending[storage]
+            self.overwritten = True
+            return
+        if held is not None and reads > 1 and held.constant is None:
+            self._flush(storage)
+            self._name(storage)
+        for final, name in self.facts.names.get(storage, {}).items():
+            if name != home and not (home and self.facts.is_whole(nodes[final])):
+                text = f"{reference(name)}.copy_({self.value(nodes[final])[0]})"
+                self.used.add(storage)
+                self._emit(text, node, storage, whole=True, name=name)
+
+    # -- statements -------------------------------------------------------------------------
+
+    def _emit(
+        self, text: str, node: fx.Node, storage: int, whole: bool, name: str | None = None
+    ) -> None:
+        home = name or self.facts.homes.get(storage)
+        last = node is self.facts.last[storage]
+        unread = name is not None or not self.facts.reads.get(storage)
+        if home and whole and last and unread and self._stands_alone(text, home):
+            self.free[home] = text
+            self._drop_used()
+            return
+        self._flush(None)
+        self.lines.append(text)
+
+    def _stands_alone(self, text: str, home: str) -> bool:
+        if "generator=generator" in text or "⟨" in text:
+            return False
+        return set(references(text)) <= {home}
+
+    def _flush(self, own: int | None) -> None:
+        """Names the temporaries that have to be computed before what comes now."""
+        self._drop_used()
+        for storage, held in list(self.pending.items()):
+            if held.effect and storage != own:
+                self._name(storage)
+
+    def _drop_used(self) -> None:
+        for storage in self.used:
+            held = self.pending.get(storage)
+            if held is not None and held.effect:
+                del self.pending[storage]
+        self.used.clear()
+
+    def _name(self, storage: int) -> None:
+        """Makes a temporary a local variable."""
+        held = self.pending.pop(storage)
+        made = self.facts.creators[storage]
+        local = f"⟨{len(self.locals)}:{self._hint(made)}⟩"
+        self.locals[storage] = local
+        self.lines.append(f"{local} = {held.text}")
+
+    def _hint(self, node: fx.Node) -> str:
+        statement = self.construction.origins[node.name].statement
+        targets = statement_at(statement.file, statement.line).targets
+        taken = {"self", "generator", "device", "torch", "nn", "F"}
+        hint = targets[0] if len(targets) == 1 else "value"
+        return hint if hint.isidentifier() and hint not in taken else "value"
+
+    def _statement(self, node: fx.Node, place: str, constant: float | None) -> str:
+        if constant is not None:
+            return _filled(place, constant)
+        name = operation(node)
+        if name in ("uniform", "normal"):
+            return _draw(node, name, place)
+        if isinstance(node.target, str) or callable(node.target):
+            public = getattr(init, _python_name(node), None)
+            if public is not None and node.op == "call_function":
+                return _init_call(node, public, place, self)
+        if name == "setitem":
+            index = expression_index(node.args[1], self)
+            return f"{place}[{index}] = {literal(node.args[2], self)}"
+        if node.target in INPLACE:
+            other = literal(node.args[1], self)
+            return f"{place} {INPLACE[node.target]} {other}"
+        return self._expression(node)[0]
+
+    # -- expressions ------------------------------------------------------------------------
+
+    def value(self, node: fx.Node) -> tuple[str, int]:
+        """Text and precedence of a tensor."""
+        storage = self.facts.storage(node)
+        if storage is None:
+            return expression(node, self)
+        if self.facts.is_whole(node):
+            return self._memory(storage)
+        if is_in_place(node):
+            target = written(node)
+            assert target is not None
+            return self.value(target)
+        return expression(node, self)
+
+    def _memory(self, storage: int) -> tuple[str, int]:
+        if storage in self.locals:
+            return self.locals[storage], ATOM
+        home = self.facts.homes.get(storage)
+        if home is not None:
+            return reference(home), ATOM
+        held = self.pending[storage]
+        self.used.add(storage)
+        return held.text, held.rank
+
+    def size(self, size: Size) -> str:
+        """A constructor has no free sizes."""
+        raise AssertionError(size)
+
+    def device(self) -> str:
+        """The device of the tensor that the value flows into."""
+        node = self.current
+        assert node is not None
+        return self._device(node)
+
+    def place(self, node: fx.Node) -> Any:
+        """Where a node stands in the source."""
+        return self.construction.origins[node.name].place
+
+    def _device(self, node: fx.Node) -> str:
+        owner = self.facts.owners.get(node.name)
+        return f"{reference(owner)}.device" if owner is not None else "device"
+
+    def _made_at(self, node: fx.Node) -> str:
+        value = self.construction.values[node.name]
+        assert value is not None
+        dtype = "" if value.dtype == torch.get_default_dtype() else f", dtype={value.dtype}"
+        return f"{dtype}, device={self._device(node)}"
+
+    def _expression(self, node: fx.Node) -> tuple[str, int]:
+        self.current = node
+        made = _BY_SHAPE.get(operation(node))
+        if made is not None:
+            value = self.construction.values[node.name]
+            assert value is not None
+            shape = ", ".join(hole(n) for n in value.sizes) or "()"
+            generator = ", generator=generator" if is_random(node) else ""
+            return f"torch.{made}({shape}{self._made_at(node)}{generator})", ATOM
+        text, rank = expression(node, self)
+        text = _PRESERVED.sub("", _KEYWORDS_OF_NOTHING.sub("", text))
+        if node.target in _device_constructors() and "device=" not in text:
+            text = f"{text[:-1]}, device={self._device(node)})"
+        if is_random(node):
+            text = f"{text[:-1]}, generator=generator)"
+        return _TIDY.sub("(", text), rank
+
+    def _depends(self, node: fx.Node) -> bool:
+        """Whether a value reads what can still change, or what is drawn."""
+        for source in self._sources(node):
+            storage = self.facts.storage(source)
+            if storage in self.locals or storage in self.facts.homes:
+                return True
+            held = self.pending.get(storage) if storage is not None else None
+            if held is not None and held.effect:
+                return True
+        return False
+
+    def _sources(self, node: fx.Node) -> Iterator[fx.Node]:
+        for source in self.facts.inputs(node):
+            if self.facts.storage(source) is None:
+                yield from self._sources(source)
+            else:
+                yield source
+
+    def _constant(self, node: fx.Node) -> float | None:
+        """The number that a whole tensor is after `node`."""
+        name = operation(node)
+        if name in ("zeros", "zeros_like", "new_zeros", "zero"):
+            return 0.0
+        if name in ("ones", "ones_like", "new_ones"):
+            return 1.0
+        value: Any = None
+        if name in ("fill", "full", "full_like", "new_full"):
+            value = argument(node, 1, "value")[1]
+            value = node.kwargs.get("fill_value") if value is None else value
+        elif name == "tensor":
+            value = node.args[0]
+        elif name in ("clone", "copy"):
+            return self._known(node.args[1 if name == "copy" else 0])
+        return value if isinstance(value, (int, float)) else None
+
+    def _known(self, node: Any) -> float | None:
+        storage = self.facts.storage(node) if isinstance(node, fx.Node) else None
+        held = self.pending.get(storage) if storage is not None else None
+        return held.constant if held is not None else None
+
+
+def expression_index(index: Any, names: _Writer) -> str:
+    """The text between the brackets of a subscript."""
+    if isinstance(index, tuple):
+        return ", ".join(expression_index(i, names) for i in index)
+    if isinstance(index, slice):
+        parts = ["" if v is None else literal(v, names) for v in (index.start, index.stop)]
+        step = "" if index.step is None else f":{literal(index.step, names)}"
+        return f"{parts[0]}:{parts[1]}{step}"
+    return literal(index, names)
+
+
+def _filled(place: str, value: float) -> str:
+    if value == 0:
+        return f"nn.init.zeros_({place})"
+    if value == 1:
+        return f"nn.init.ones_({place})"
+    return f"nn.init.constant_({place}, {hole(value, 'value')})"
+
+
+def _draw(node: fx.Node, name: str, place: str) -> str:
+    first, second = ("from", "to") if name == "uniform" else ("mean", "std")
+    low, high = argument(node, 1, first)[1], argument(node, 2, second)[1]
+    if name == "uniform":
+        low, high = (0.0 if low is None else low), (1.0 if high is None else high)
+        text = f"{hole(low, 'bound')}, {hole(high, 'bound')}"
+        if high == -low:
+            text = f"-{hole(high, 'bound')}, {hole(high, 'bound')}"
+        return f"nn.init.uniform_({place}, {text}, generator=generator)"
+    mean = "" if not low else f", mean={hole(low, 'mean')}"
+    std = "" if high in (None, 1) else f", std={hole(high, 'std')}"
+    return f"nn.init.normal_({place}{mean}{std}, generator=generator)"
+
+
+def _python_name(node: fx.Node) -> str:
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+
+
+def _init_call(node: fx.Node, public: Any, place: str, names: _Writer) -> str:
+    """A call of `torch.nn.init`, without what is default."""
+    parameters = list(inspect.signature(public).parameters.values())
+    given: Mapping[str, Any] = {
+        **{p.name: a for p, a in zip(parameters, node.args, strict=False)},
+        **node.kwargs,
+    }
+    texts = [place]
+    for parameter in parameters[1:]:
+        value = given.get(parameter.name, parameter.default)
+        if parameter.name == "generator":
+            texts.append("generator=generator")
+        elif parameter.default is inspect.Parameter.empty or value != parameter.default:
+            texts.append(f"{parameter.name}={literal(value, names, parameter.name)}")
+    return f"nn.init.{public.__name__}({', '.join(texts)})"

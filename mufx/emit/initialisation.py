@@ -1,0 +1,50 @@
+"""The body of `init_weights`: the constructor's own init, replayed on the live tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mufx.construction import Construction
+from mufx.emit.init_loops import fold
+from mufx.emit.init_statements import init_statements, reference, tree_order
+from mufx.emit.text import hole
+
+_OVERWRITTEN = "# Draws that later ones overwrite are kept: they advance the random stream."
+
+
+@dataclass(frozen=True, slots=True)
+class InitScale:
+    """A factor on what the constructor draws, and why: "std 0.02 -> 0.01"."""
+
+    factor: float
+    comment: str
+
+
+def init_body(construction: Construction, init_scales: Mapping[str, InitScale]) -> list[str]:
+    """The lines of `init_weights(self, generator=None)` of the root module, without indentation.
+
+    They write to `self`'s parameters and buffers in place and pass `generator` to every draw. On
+    the CPU, after the same seed and without `init_scales`, the result is bit for bit what the
+    constructor gives; on any device it is the same distribution. The lines need `torch` and
+    `nn`, and have to run under `torch.no_grad()`.
+
+    Raises:
+        MufxError: `MUF4xx`: an operation that has no public name in torch.
+    """
+    statements = init_statements(construction)
+    lines = [_OVERWRITTEN] if statements.overwritten else []
+    if any("device=device" in text for text in statements.ordered):
+        lines.append("device = next(self.parameters()).device")
+    lines += fold(statements.ordered, construction.model)
+    lines += fold(statements.free, construction.model)
+    order = tree_order(construction)
+    scaled = sorted(init_scales, key=lambda name: order[name])
+    if scaled:
+        lines.append("# μP: from the constructor's init at this width to the one that transfers.")
+        lines += fold((_scaling(n, init_scales[n]) for n in scaled), construction.model)
+    return lines
+
+
+def _scaling(name: str, scale: InitScale) -> str:
+    return f"{reference(name)}.mul_({hole(scale.factor, 'scale')})  # {scale.comment}"
