@@ -8,7 +8,7 @@ from dataclasses import replace
 from torch import fx
 
 from mufx.align import Trace
-from mufx.recording import Origin, TensorValue
+from mufx.recording import Origin, TensorValue, moved
 from mufx.sizes import Axis, Number, Slot
 
 
@@ -95,8 +95,8 @@ class Editor:
             graph=self.graph,
             values=self._values,
             origins=self._origins,
-            arguments={k: _moved(v, self._nodes) for k, v in self._arguments.items()},
-            results={k: _moved(v, self._nodes) for k, v in self._results.items()},
+            arguments={k: moved(v, self._nodes) for k, v in self._arguments.items()},
+            results={k: moved(v, self._nodes) for k, v in self._results.items()},
         )
         return replace(self._trace, recording=recording, axes=self._axes, numbers=self._numbers)
 
@@ -140,14 +140,4 @@ def _renamed(value: object, name: str, new: fx.Node) -> object:
         return tuple(_renamed(v, name, new) for v in value)
     if isinstance(value, dict):
         return {k: _renamed(v, name, new) for k, v in value.items()}
-    return value
-
-
-def _moved(value: object, nodes: dict[str, fx.Node]) -> object:
-    if isinstance(value, fx.Node):
-        return nodes[value.name]
-    if isinstance(value, tuple):
-        return tuple(_moved(v, nodes) for v in value)
-    if isinstance(value, dict):
-        return {k: _moved(v, nodes) for k, v in value.items()}
     return value

@@ -110,8 +110,8 @@ class Recording:
     values: Mapping[str, TensorValue | None]
     """By node name; `None` where a node yields no single tensor (a split, an assignment)."""
     origins: Mapping[str, Origin]
-    arguments: Mapping[tuple[str, int], Mapping[str, object]]
-    """By `Call.key`: the forward's parameter names to what was passed, with nodes for tensors."""
+    arguments: Mapping[tuple[str, int], object]
+    """By `Call.key`: what was passed, by the names of forward's parameters, with nodes."""
     results: Mapping[tuple[str, int], object]
     """By `Call.key`: what the call returned, with nodes in the place of tensors."""
     symbols: Mapping[str, tuple[str, int]]
@@ -121,3 +121,14 @@ class Recording:
     output_class: str | None
     """The class name of the output where it is a record with named fields, else `None`."""
     diagnostics: tuple[Diagnostic, ...] = ()
+
+
+def moved(value: object, nodes: Mapping[str, fx.Node]) -> object:
+    """`value` with each node replaced by the one of its name, as after copying a graph."""
+    if isinstance(value, fx.Node):
+        return nodes[value.name]
+    if isinstance(value, tuple):
+        return tuple(moved(v, nodes) for v in value)
+    if isinstance(value, dict):
+        return {k: moved(v, nodes) for k, v in value.items()}
+    return value

@@ -8,6 +8,7 @@ from mufx.align import Trace, align
 from mufx.construction import Construction, record_construction
 from mufx.diagnostics import Diagnostic, note
 from mufx.forward import record_forward
+from mufx.modes import in_other_mode
 from mufx.program import Form, Optimizer, Program
 from mufx.rules import RULES, RuleTable, operation
 from mufx.sizes import same
@@ -59,7 +60,8 @@ def trace(
     spelled.update(_to_spell(train))
     if spelled:
         train = record(True)
-    evaluate = record(False)
+    fixed = record_forward(builds[1].model, inputs, training=False, spelled=spelled)
+    evaluate = in_other_mode(train, fixed) or record(False)
     found = [d for t in (train, evaluate) for d in t.recording.diagnostics]
     return Program(
         source,
