@@ -26,10 +26,12 @@ class _Scope:
     """The names of modules at some place: the root is `self`, a block of a loop has its own."""
 
     model: nn.Module
+    free: bool
+    """Whether the statements can stand in any order."""
     variables: Mapping[Path, str] = field(default_factory=lambda: {(): "self"})
 
     def bind(self, path: Path, name: str) -> _Scope:
-        return _Scope(self.model, {**self.variables, path: name})
+        return _Scope(self.model, self.free, {**self.variables, path: name})
 
     @property
     def depth(self) -> int:
@@ -64,10 +66,19 @@ def _step(model: nn.Module, parent: Path, name: str) -> str:
     return f".{name}" if name.isidentifier() else f'.get_submodule("{name}")'
 
 
-def fold(statements: Iterable[str], model: nn.Module) -> list[str]:
-    """Lines of Python; equal statements on equal modules stand in a loop."""
-    lines = _block(list(statements), _Scope(model))
-    return _with_local_names(lines)
+def fold(statements: Iterable[str], model: nn.Module, free: bool = False) -> list[str]:
+    """Lines of Python; equal statements on equal modules stand in a loop.
+
+    `free` statements can stand in any order.
+    """
+    lines = _with_local_names(_block(list(statements), _Scope(model, free)))
+    return [part for line in lines for part in _indented(line)]
+
+
+def _indented(line: str) -> list[str]:
+    code = line.lstrip(" ")
+    indent = line[: len(line) - len(code)]
+    return [indent + part for part in _wrapped(code, _WIDTH - len(indent))]
 
 
 # -- loops over the children of a container ----------------------------------------------------
@@ -98,8 +109,12 @@ def _block(items: list[str], scope: _Scope) -> list[str]:
 
 def _segments(items: list[str], scope: _Scope) -> list[_Segment]:
     segments: list[_Segment] = []
+    local: dict[str, tuple[Path, int] | None] = {}
     for item in items:
-        place = _child(item, scope)
+        numbers = [number for number, _ in _LOCAL.findall(item)]
+        place = _child(item, scope) if references(item) else local.get((numbers or [""])[-1])
+        if _DEFINITION.match(item):
+            local[numbers[0]] = place
         container, index = place if place is not None else (None, 0)
         last = segments[-1] if segments else None
         if last is not None and (last.container, last.index) == (container, index):
@@ -245,7 +260,7 @@ def _loop(part: list[_Segment], scope: _Scope) -> list[str]:
         values = [f"({', '.join(column)})" for column in columns.values()]
         zipped = ", ".join([children, *values])
         header = f"for {', '.join([name, *columns])} in zip({zipped}, strict=True):"
-    return [*_wrapped(header), *(f"    {line}" for line in body)]
+    return [header, *(f"    {line}" for line in body)]
 
 
 def _numbers(part: list[_Segment]) -> tuple[list[str], dict[str, tuple[str, ...]]]:
@@ -282,12 +297,13 @@ def _numbers(part: list[_Segment]) -> tuple[list[str], dict[str, tuple[str, ...]
 
 
 def _leaf_loops(items: list[str], scope: _Scope) -> list[str]:
+    items = _equal_together(items) if scope.free else items
     lines: list[str] = []
     at = 0
     while at < len(items):
         length, count = _best_group(items, at)
         if count == 1:
-            lines += _wrapped(_final(items[at], scope))
+            lines.append(_final(items[at], scope))
             at += 1
             continue
         owners = [_owner(items[at + i * length]) for i in range(count)]
@@ -295,11 +311,21 @@ def _leaf_loops(items: list[str], scope: _Scope) -> list[str]:
         name = scope.free_name(_noun([_module(scope.model, p) for p in paths]))
         texts = ", ".join(scope.text(p) for p in paths)
         inner = scope.bind(paths[0], name)
-        lines += _wrapped(f"for {name} in ({texts}):")
-        for item in items[at : at + length]:
-            lines += [f"    {line}" for line in _wrapped(_final(item, inner))]
+        lines.append(f"for {name} in ({texts}):")
+        lines += [f"    {_final(item, inner)}" for item in items[at : at + length]]
         at += length * count
     return lines
+
+
+def _equal_together(items: list[str]) -> list[str]:
+    """Free statements so that modules with the same statements follow each other."""
+    modules: dict[Path, list[str]] = {}
+    for item in items:
+        modules.setdefault(_owner(item) or (), []).append(item)
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for owner, own in modules.items():
+        groups.setdefault(_relative(own, ".".join(owner) + "."), []).extend(own)
+    return [item for group in groups.values() for item in group]
 
 
 def _best_group(items: list[str], at: int) -> tuple[int, int]:
@@ -372,30 +398,20 @@ def _with_local_names(lines: list[str]) -> list[str]:
     return [_LOCAL.sub(lambda m: names[m[1]], line) for line in lines]
 
 
-def _wrapped(line: str) -> list[str]:
+def _wrapped(line: str, width: int) -> list[str]:
     """A statement over several lines where it is too long, broken between arguments."""
     code, mark, comment = line.partition("  # ")
-    if len(line) <= _WIDTH:
+    if len(line) <= width:
         return [line]
-    if len(code) <= _WIDTH:
-        return [f"# {comment}", code]
-    lines = [f"# {comment}"] if mark else []
+    head = [f"# {comment}"] if mark else []
     start = code.find("(") + 1
     stop = _closing(code, start - 1)
-    if not start or stop < start:
-        return [*lines, code]
-    inside = [f"    {text}" for a in _arguments(code[start:stop]) for text in _wrapped(a)]
-    if all(text.count("(") == text.count(")") for text in inside):
-        inside = textwrap.wrap(" ".join(t.strip() for t in inside), _WIDTH, break_long_words=False)
-        inside = [f"    {text}" for text in inside]
-    return [*lines, code[:start], *inside, *_tail(code[stop:])]
-
-
-def _tail(code: str) -> list[str]:
-    """What follows a closing bracket, which may be long itself."""
-    if len(code) <= _WIDTH:
-        return [code]
-    return _wrapped(code)
+    if len(code) <= width or not start or stop < start:
+        return [*head, code]
+    inside = textwrap.wrap(code[start:stop], width - 4, break_long_words=False)
+    if any(text.count("(") != text.count(")") for text in inside):
+        inside = [t for a in _arguments(code[start:stop]) for t in _wrapped(a, width - 4)]
+    return [*head, code[:start], *(f"    {text}" for text in inside), *_wrapped(code[stop:], width)]
 
 
 def _closing(code: str, opening: int) -> int:
@@ -415,4 +431,4 @@ def _arguments(text: str) -> list[str]:
         if character == "," and depth == 0:
             parts.append(text[start : i + 1].strip())
             start = i + 1
-    return [*parts, f"{text[start:].strip()}"] if text[start:].strip() else parts
+    return [*parts, text[start:].strip()] if text[start:].strip() else parts

@@ -6,9 +6,10 @@ Numbers stand in the statements as holes, tensors as `⟪their.name⟫`, local v
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -179,9 +180,7 @@ class _Facts:
 
     def _pass(self, node: fx.Node, storage: int, live: set[int]) -> None:
         """What of `storage` is needed before `node`."""
-        if node is self.creators[storage]:
-            live.discard(storage)
-        elif operation(node) in _WHOLE_WRITES and self.covers(node):
+        if node is self.creators[storage] or (operation(node) in _WHOLE_WRITES and self.covers(node)):
             live.discard(storage)
 
     def _reads(self) -> dict[int, int]:
@@ -231,10 +230,10 @@ class _Pending:
 
     text: str
     rank: int
-    effect: bool
-    """Whether it draws, or depends on something that can still change."""
+    random: bool = False
+    depends: frozenset[int] = frozenset()
+    """The memory that it reads, of live tensors and of local variables."""
     constant: float | None = None
-    empty: bool = False
 
 
 class _Writer:
@@ -284,16 +283,21 @@ class _Writer:
         if constant is not None:
             self._emit(_filled(reference(home), constant), node, storage, whole=True)
         else:
-            text = f"{reference(home)}.copy_({self._expression(node)[0]})"
+            source = node.args[0] if operation(node) == "clone" else None
+            text, _ = self.value(source) if isinstance(source, fx.Node) else self._expression(node)
+            text = f"{reference(home)}.copy_({text})"
             self._emit(text, node, storage, whole=True)
 
     def _hold(self, node: fx.Node, storage: int, constant: float | None) -> None:
+        self.pending[storage] = self._held(node, storage, constant)
+
+    def _held(self, node: fx.Node, storage: int, constant: float | None = None) -> _Pending:
+        """A node of a temporary as an expression, after what has to come before it."""
+        depends, drawn = self._depends(node)
         text, rank = self._expression(node)
-        effect = is_random(node) or self._depends(node)
-        if effect:
-            self._flush(storage)
-        empty = operation(node) in _EMPTY
-        self.pending[storage] = _Pending(text, rank, effect, constant, empty)
+        random = is_random(node) or drawn
+        self._flush(storage, is_random(node))
+        return _Pending(text, rank, random, depends, constant)
 
     def _change(self, node: fx.Node, storage: int) -> None:
         target = written(node)
@@ -339,21 +343,26 @@ class _Writer:
         constant: float | None,
     ) -> bool:
         """Writes an in-place operation on a temporary behind the expression that it is."""
-        if constant is not None and not is_random(node) and not held.effect:
-            value = self.construction.values[node.name]
-            assert value is not None
-            shape = ", ".join(hole(n) for n in value.sizes)
-            text = f"torch.full(({shape}{',' if len(value.sizes) == 1 else ''}), {hole(constant)}"
-            self.pending[storage] = _Pending(f"{text}{self._made_at(node)})", ATOM, False, constant)
+        if constant is not None:
+            if held.random:
+                self._flush(storage, random=True)
+                self.lines.append(held.text)
+            self.pending[storage] = _Pending(self._full(node, constant), ATOM, constant=constant)
             return True
         if node.op != "call_method" or not self.facts.is_whole(target):
             return False
-        text, rank = self._expression(node)
-        effect = held.effect or is_random(node) or self._depends(node)
-        if effect:
-            self._flush(storage)
-        self.pending[storage] = _Pending(text, rank, effect)
+        after = self._held(node, storage)
+        depends = after.depends | held.depends
+        self.pending[storage] = replace(
+            after, random=after.random or held.random, depends=depends - {storage}
+        )
         return True
+
+    def _full(self, node: fx.Node, constant: float) -> str:
+        value = self.construction.values[node.name]
+        assert value is not None
+        shape = literal(value.sizes, self)
+        return f"torch.full({shape}, {hole(constant)}{self._made_at(node)})"
 
     def _finish(self, node: fx.Node, storage: int) -> None:
         """After the last change: temporaries become what they are needed for."""
@@ -361,13 +370,14 @@ class _Writer:
         reads = self.facts.reads.get(storage, 0)
         held = self.pending.get(storage)
         if held is not None and reads == 0:
-            self._flush(storage)
-            self.lines.append(held.text)
+            self._flush(storage, held.random)
+            self.overwritten = self.overwritten or held.random
+            if held.random:
+                self.lines.append(held.text)
             del self.pending[storage]
-            self.overwritten = True
             return
         if held is not None and reads > 1 and held.constant is None:
-            self._flush(storage)
+            self._flush(storage, held.random)
             self._name(storage)
         for final, name in self.facts.names.get(storage, {}).items():
             if name != home and not (home and self.facts.is_whole(nodes[final])):
@@ -387,7 +397,7 @@ class _Writer:
             self.free[home] = text
             self._drop_used()
             return
-        self._flush(None)
+        self._flush(storage, "generator=generator" in text)
         self.lines.append(text)
 
     def _stands_alone(self, text: str, home: str) -> bool:
@@ -395,17 +405,17 @@ class _Writer:
             return False
         return set(references(text)) <= {home}
 
-    def _flush(self, own: int | None) -> None:
+    def _flush(self, written: int, random: bool) -> None:
         """Names the temporaries that have to be computed before what comes now."""
         self._drop_used()
         for storage, held in list(self.pending.items()):
-            if held.effect and storage != own:
+            if storage != written and ((held.random and random) or written in held.depends):
                 self._name(storage)
 
     def _drop_used(self) -> None:
         for storage in self.used:
             held = self.pending.get(storage)
-            if held is not None and held.effect:
+            if held is not None and held.random:
                 del self.pending[storage]
         self.used.clear()
 
@@ -429,7 +439,7 @@ class _Writer:
             return _filled(place, constant)
         name = operation(node)
         if name in ("uniform", "normal"):
-            return _draw(node, name, place)
+            return self._kaiming(node, place) or _draw(node, name, place)
         if isinstance(node.target, str) or callable(node.target):
             public = getattr(init, _python_name(node), None)
             if public is not None and node.op == "call_function":
@@ -441,6 +451,21 @@ class _Writer:
             other = literal(node.args[1], self)
             return f"{place} {INPLACE[node.target]} {other}"
         return self._expression(node)[0]
+
+    def _kaiming(self, node: fx.Node, place: str) -> str | None:
+        """The default draw of torch's linear and convolution weights, said as torch says it."""
+        target = written(node)
+        assert target is not None
+        value = self.construction.values[target.name]
+        if value is None or len(value.sizes) < 2 or operation(node) != "uniform":
+            return None
+        if not references(place) or not self.facts.is_whole(target):
+            return None
+        fan_in = math.prod(value.sizes[1:])
+        bound = math.sqrt(3.0) * (init.calculate_gain("leaky_relu", 5**0.5) / math.sqrt(fan_in))
+        if not fan_in or node.args[1:3] != (-bound, bound):
+            return None
+        return f"nn.init.kaiming_uniform_({place}, a=5**0.5, generator=generator)"
 
     # -- expressions ------------------------------------------------------------------------
 
@@ -506,18 +531,24 @@ class _Writer:
             text = f"{text[:-1]}, device={self._device(node)})"
         if is_random(node):
             text = f"{text[:-1]}, generator=generator)"
+            if node.target == "normal_" and node.args[1:] == (0.0, 1.0):
+                text = text.replace(f"normal_({hole(0.0)}, {hole(1.0)}, ", "normal_(")
         return _TIDY.sub("(", text), rank
 
-    def _depends(self, node: fx.Node) -> bool:
-        """Whether a value reads what can still change, or what is drawn."""
+    def _depends(self, node: fx.Node) -> tuple[frozenset[int], bool]:
+        """The memory that an expression reads, and whether a draw stands in it."""
+        memory: set[int] = set()
+        random = False
         for source in self._sources(node):
             storage = self.facts.storage(source)
-            if storage in self.locals or storage in self.facts.homes:
-                return True
-            held = self.pending.get(storage) if storage is not None else None
-            if held is not None and held.effect:
-                return True
-        return False
+            assert storage is not None
+            held = self.pending.get(storage)
+            if held is None:
+                memory.add(storage)
+                continue
+            memory |= held.depends
+            random = random or held.random
+        return frozenset(memory), random
 
     def _sources(self, node: fx.Node) -> Iterator[fx.Node]:
         for source in self.facts.inputs(node):

@@ -37,12 +37,12 @@ def init_body(construction: Construction, init_scales: Mapping[str, InitScale]) 
     if any("device=device" in text for text in statements.ordered):
         lines.append("device = next(self.parameters()).device")
     lines += fold(statements.ordered, construction.model)
-    lines += fold(statements.free, construction.model)
+    lines += fold(statements.free, construction.model, free=True)
     order = tree_order(construction)
     scaled = sorted(init_scales, key=lambda name: order[name])
     if scaled:
         lines.append("# μP: from the constructor's init at this width to the one that transfers.")
-        lines += fold((_scaling(n, init_scales[n]) for n in scaled), construction.model)
+        lines += fold((_scaling(n, init_scales[n]) for n in scaled), construction.model, free=True)
     return lines
 
 
