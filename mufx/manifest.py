@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from mufx.diagnostics import Diagnostic, MufxError, Place, Severity, error
 from mufx.program import Form, Optimizer, Role
@@ -23,17 +24,19 @@ SCHEMA_VERSION: Final = 1
 
 
 def _plain(value: object) -> object:
-    """A knob's value as JSON reads it back: a tuple is a list there, and numbers are finite."""
+    """A knob's value as JSON reads it back; what JSON does not have is told in words."""
     if isinstance(value, tuple | list):
         return [_plain(v) for v in value]
     if isinstance(value, dict):
-        return {key: _plain(v) for key, v in value.items()}
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("JSON has finite numbers only")
-    return value
+        return {str(key): _plain(v) for key, v in value.items()}
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    return re.sub(" at 0x[0-9a-f]+", "", repr(value))  # an address differs from run to run
 
 
-Knob = Annotated[JsonValue, BeforeValidator(_plain)]
+Knob = Annotated[object, BeforeValidator(_plain)]
 Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Factor = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -147,8 +150,8 @@ class Manifest(_Record):
     model: str = Field(description="name of the root's class")
     source: SourceEntry
     emitted: EmittedEntry
-    base: dict[str, Knob]
-    target: dict[str, Knob]
+    base: Mapping[str, Knob]
+    target: Mapping[str, Knob]
     optimizer: Optimizer
     form: Form
     parameters: dict[str, ParameterEntry]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -144,8 +146,31 @@ def test_records_are_frozen_and_know_their_fields() -> None:
         entry(learning_rate=1.0)
     with pytest.raises(ValidationError, match="greater than 0"):
         entry(lr_scale=0.0)
-    with pytest.raises(ValidationError, match="finite"):
-        manifest(base={"width": float("inf")})
+
+
+class Unknown:
+    pass
+
+
+def test_knobs_are_data_or_words() -> None:
+    knobs = {
+        "sizes": (1, 2.5),
+        "options": {"bias": True, 3: None},
+        "activation": Unknown,
+        "instance": Unknown(),
+        "dtype": torch.bfloat16,
+        "limit": math.inf,
+    }
+    written = manifest(base=knobs)
+    assert written.base == {
+        "sizes": [1, 2.5],
+        "options": {"bias": True, "3": None},
+        "activation": f"<class '{__name__}.Unknown'>",
+        "instance": f"<{__name__}.Unknown object>",
+        "dtype": "torch.bfloat16",
+        "limit": "inf",
+    }
+    assert loads(dumps(written)) == written
 
 
 def test_places_are_those_of_the_diagnostics() -> None:
@@ -244,7 +269,7 @@ def edited(**changed: object) -> str:
         (edited(schema_version=True), "MUF502", "schema_version is True"),
         (edited(surprise=1), "MUF501", "surprise: Extra inputs"),
         (edited(parameters=[]), "MUF501", "parameters: "),
-        (edited(base={"width": float("nan")}), "MUF501", "finite"),
+        (edited(base={"width": float("nan")}), "MUF503", "digest"),
         (edited(target={"width": 16}), "MUF503", "digest"),
         (edited(digest="0" * 64), "MUF503", "digest"),
         (edited(digest=None), "MUF503", "digest"),
