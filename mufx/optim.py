@@ -57,7 +57,8 @@ def param_groups(
         )
     document = _document(manifest)
     parameters = _matched(module, document)
-    groups = runtime._groups(parameters, document, lr, weight_decay, eps)
+    values = {"lr": lr, "weight_decay": weight_decay, "eps": eps}
+    groups = runtime._groups(parameters, document, values)
     if no_decay is None:
         return groups
     excluded = {id(p) for name, p in parameters.items() if no_decay(name, p)}

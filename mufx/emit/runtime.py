@@ -17,8 +17,7 @@ from torch import nn
 
 def _manifest() -> dict[str, Any]:
     """Reads manifest.json beside this file, once, and checks that the two belong together."""
-    read = _manifest.__dict__
-    if not read:
+    if not _manifest.__dict__:
         here = Path(__file__)
         manifest = json.loads(here.with_name("manifest.json").read_text(encoding="utf-8"))
         if hashlib.sha256(here.read_bytes()).hexdigest() != manifest["emitted"]["digest"]:
@@ -26,8 +25,8 @@ def _manifest() -> dict[str, Any]:
                 f"{here} is not the file that manifest.json was written with, so its scales may "
                 "be wrong. Restore both, or change the original model and convert it again."
             )
-        read.update(manifest)
-    return read
+        _manifest.__dict__.update(manifest)
+    return _manifest.__dict__
 
 
 def _plain_name(name: str) -> str:
@@ -43,22 +42,19 @@ def _parameters(model: nn.Module, manifest: dict[str, Any]) -> dict[str, nn.Para
     present = dict(model.named_parameters())
     if not known.keys() >= present.keys():  # a wrapper renamed them, or it is another model
         known = {_plain_name(alias): name for alias, name in known.items()}
-        wanted = {given: known.get(_plain_name(given)) for given in present}
-    else:
-        wanted = {given: known[given] for given in present}
+        known = {given: known.get(_plain_name(given), "") for given in present}
     found: dict[str, nn.Parameter] = {}
     problems: list[str] = []
     for given, parameter in present.items():
-        name, shape = wanted[given], list(parameter.shape)
-        if name is None and parameter.requires_grad:
-            problems.append(f"{given} is not in the manifest")
-        elif name in found:
+        name, shape = known[given], list(parameter.shape)
+        if name in found:
             problems.append(f"{given} and another parameter are one in the manifest, {name}")
-        elif name is not None:
+        elif name:
             found[name] = parameter
-            expected = list(entries[name]["shape"])
-            if shape != expected:
+            if shape != (expected := list(entries[name]["shape"])):
                 problems.append(f"{given} is {shape}, in the manifest {expected}")
+        elif parameter.requires_grad:
+            problems.append(f"{given} is not in the manifest")
     problems += [f"{name} is not in the model" for name in entries if name not in found]
     if problems:
         raise ValueError("the model is not the one of the manifest: " + "; ".join(problems))
@@ -66,43 +62,38 @@ def _parameters(model: nn.Module, manifest: dict[str, Any]) -> dict[str, nn.Para
 
 
 def _groups(
-    parameters: dict[str, nn.Parameter],
-    manifest: dict[str, Any],
-    lr: float | torch.Tensor,
-    weight_decay: float,
-    eps: float,
+    parameters: dict[str, nn.Parameter], manifest: dict[str, Any], values: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    if manifest["optimizer"] == "adam" and weight_decay > 0:
+    """One dict for each group of the manifest: its parameters, and the values times its scales."""
+    if manifest["optimizer"] == "adam" and values["weight_decay"] > 0:
         raise ValueError(
             "Adam adds the decay to the gradient before normalising it, and no scale of the decay "
             "makes that consistent across widths (Tensor Programs V, App. B.3): convert for adamw"
         )
+    if manifest["optimizer"] == "sgd":
+        values = {key: value for key, value in values.items() if key != "eps"}
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter in parameters.items():
         entry = manifest["parameters"][name]
         if entry["group"] not in groups:
-            settings = {"lr": lr * entry["lr_scale"], "lr_scale": entry["lr_scale"]}
-            settings["weight_decay"] = weight_decay * entry["weight_decay_scale"]
-            if manifest["optimizer"] != "sgd":
-                settings["eps"] = eps * entry["eps_scale"]
-            groups[entry["group"]] = {"name": entry["group"], "params": [], **settings}
+            settings = {key: value * entry[f"{key}_scale"] for key, value in values.items()}
+            settings |= {"name": entry["group"], "lr_scale": entry["lr_scale"], "params": []}
+            groups[entry["group"]] = settings
         groups[entry["group"]]["params"].append(parameter)
     return list(groups.values())
 
 
 def _clip(
-    parameters: dict[str, nn.Parameter],
-    manifest: dict[str, Any],
-    max_norm: float,
-    norm_type: float,
+    parameters: dict[str, nn.Parameter], manifest: dict[str, Any], max_norm: float, kind: float
 ) -> torch.Tensor:
+    """Scales all gradients by one factor; the norm is that of gradient * clip_scale."""
     gradients: dict[float, list[torch.Tensor]] = {}
     for name, parameter in parameters.items():
         if parameter.grad is not None:
             scale = manifest["parameters"][name]["clip_scale"]
             gradients.setdefault(scale, []).append(parameter.grad)
-    norms = [nn.utils.get_total_norm(g, norm_type) * scale for scale, g in gradients.items()]
-    total = norms[0] if len(norms) == 1 else nn.utils.get_total_norm(norms, norm_type)
+    norms = [nn.utils.get_total_norm(g, kind) * scale for scale, g in gradients.items()]
+    total = norms[0] if len(norms) == 1 else nn.utils.get_total_norm(norms, kind)
     nn.utils.clip_grads_with_norm_(parameters.values(), max_norm, total)
     return total
 
@@ -112,7 +103,8 @@ def param_groups(
 ) -> list[dict[str, Any]]:
     """The groups for the optimizer: lr, weight_decay and eps are those tuned at base width."""
     manifest = _manifest()
-    return _groups(_parameters(model, manifest), manifest, lr, weight_decay, eps)
+    values = {"lr": lr, "weight_decay": weight_decay, "eps": eps}
+    return _groups(_parameters(model, manifest), manifest, values)
 
 
 def clip_grad_norm_(model: nn.Module, max_norm: float, norm_type: float = 2.0) -> torch.Tensor:
