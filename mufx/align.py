@@ -49,34 +49,31 @@ def align(base: Recording, target: Recording, along: Recording, training: bool) 
     base_nodes: dict[str, fx.Node] = {}
     others: dict[fx.Node, tuple[fx.Node, fx.Node]] = {}
     for b, t, a in _rows(base, target, along):
-        if (b.op, b.target) != (t.op, t.target) or (a.op, a.target) != (t.op, t.target):
-            raise _differs(target, t, b if _key(b) != _key(t) else a)
         others[t] = (b, a)
         base_nodes[t.name] = b
-        for slot, value in [*enumerate(t.args), *t.kwargs.items()]:
-            found = _compare(value, _argument(b, slot), _argument(a, slot), others)
+        for slot in (*range(len(t.args)), *t.kwargs):
+            found = _compare(_argument(t, slot), _argument(b, slot), _argument(a, slot), others)
             if found is False:
                 raise _differs(target, t, b)
             if isinstance(found, Number):
                 numbers[t.name, slot] = found
-        value = target.values.get(t.name)
-        if value is not None:
-            small, large = base.values[b.name], along.values[a.name]
-            assert small is not None
-            assert large is not None
-            sizes = zip(small.sizes, value.sizes, large.sizes, strict=True)
-            axes[t.name] = tuple(Axis(*s) for s in sizes)
+        values = (base.values.get(b.name), target.values.get(t.name), along.values.get(a.name))
+        sizes = [v.sizes for v in values if v is not None]
+        if len(sizes) == 3:
+            axes[t.name] = tuple(Axis(*s) for s in zip(*sizes, strict=True))
     return Trace(training, target, base, axes, numbers, base_nodes)
 
 
-def _rows(*recordings: Recording) -> Iterator[tuple[fx.Node, fx.Node, fx.Node]]:
-    graphs = [list(r.graph.nodes) for r in recordings]
-    if len({len(g) for g in graphs}) > 1:
-        lengths = [len(g) for g in graphs]
-        for row in zip(*graphs, strict=False):
-            if len({_key(n) for n in row}) > 1:
-                raise _differs(recordings[1], row[1], row[0], lengths)
-    yield from zip(*graphs, strict=True)  # type: ignore[misc]
+def _rows(
+    base: Recording, target: Recording, along: Recording
+) -> Iterator[tuple[fx.Node, fx.Node, fx.Node]]:
+    graphs = [list(r.graph.nodes) for r in (base, target, along)]
+    lengths = [len(g) for g in graphs]
+    for b, t, a in zip(*graphs, strict=False):
+        if len({_key(b), _key(t), _key(a)}) > 1:
+            raise _differs(target, t, b if _key(b) != _key(t) else a, lengths)
+        yield b, t, a
+    assert len(set(lengths)) == 1, "graphs end with their output"
 
 
 def _key(node: fx.Node) -> tuple[str, object]:
@@ -107,7 +104,7 @@ def _compare(
         ):
             return False
         rows = zip(target, base, along, strict=True)
-        return all(_compare(t, b, a, others) is not False for t, b, a in rows)
+        return all(_compare(*row, others) is not False for row in rows)
     if isinstance(target, Mapping):
         keys = target.keys()
         return keys == base.keys() == along.keys() and all(
@@ -129,7 +126,8 @@ def _differs(
     recording: Recording, node: fx.Node, other: fx.Node, lengths: list[int] | None = None
 ) -> MufxError:
     origin = recording.origins.get(node.name)
-    sizes = f" ({lengths[0]} and {lengths[1]} operations)" if lengths else ""
+    many = lengths is not None and lengths[0] != lengths[1]
+    sizes = f" ({lengths[0]} and {lengths[1]} operations)" if many and lengths else ""
     return MufxError(
         error(
             "MUF106",

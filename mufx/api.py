@@ -118,9 +118,7 @@ def convert(
     Source: Tensor Programs V (Yang et al., 2022), Tables 3, 8 and 9 and Appendix B.
     """
     source = from_callable(build, inputs, base, target, tuple(vary))
-    return convert_source(
-        source, optimizer=optimizer, form=form, passes=passes, rules=rules
-    )
+    return convert_source(source, optimizer=optimizer, form=form, passes=passes, rules=rules)
 
 
 def convert_source(
@@ -243,9 +241,7 @@ def _manifest(program: Program, text: str) -> Manifest:
         torch_version=torch.__version__.partition("+")[0],
         model=source.name,
         source=manifests.SourceEntry(spec=source.spec, digest=source.digest),
-        emitted=manifests.EmittedEntry(
-            file=MODULE_FILE, digest=sha256(text.encode()).hexdigest()
-        ),
+        emitted=manifests.EmittedEntry(file=MODULE_FILE, digest=sha256(text.encode()).hexdigest()),
         base=dict(source.base),
         target=dict(source.target),
         optimizer=program.optimizer,

@@ -428,7 +428,7 @@ def as_container(output: object) -> object:
 
 def output_class(output: object) -> str | None:
     """The class name of a record with named fields, `None` for anything else."""
-    record = is_dataclass(output) or isinstance(output, tuple) and hasattr(output, "_fields")
+    record = is_dataclass(output) or (isinstance(output, tuple) and hasattr(output, "_fields"))
     return type(output).__name__ if record else None
 
 

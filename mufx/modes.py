@@ -82,7 +82,9 @@ def _equal(mine: Any, its: Any, twins: dict[fx.Node, fx.Node]) -> bool:
     if isinstance(mine, dict):
         return mine.keys() == its.keys() and all(_equal(v, its[k], twins) for k, v in mine.items())
     if isinstance(mine, slice):
-        parts = zip((mine.start, mine.stop, mine.step), (its.start, its.stop, its.step), strict=True)
+        parts = zip(
+            (mine.start, mine.stop, mine.step), (its.start, its.stop, its.step), strict=True
+        )
         return all(_equal(a, b, twins) for a, b in parts)
     if isinstance(mine, InputDevice):
         return True

@@ -257,6 +257,7 @@ def _spelling(func: TorchFunction, args: Any, kwargs: Any) -> tuple[str, Any, An
     dunder = name.removeprefix("__").removesuffix("__") if name.startswith("__") else None
     if dunder is None:
         return "call_method", name, args
+    dunder = "rtruediv" if dunder == "rdiv" else dunder
     if dunder.startswith("r") and hasattr(operator, dunder[1:]) and dunder not in _NOT_REVERSED:
         return "call_function", getattr(operator, dunder[1:]), (args[1], args[0])
     python = getattr(operator, dunder, None) or getattr(operator, dunder + "_", None)

@@ -26,7 +26,7 @@ def refusing_flattened_regions(origin: Callable[[], Origin]) -> Iterator[None]:
     def refuse(what: str, hint: str) -> MufxError:
         return MufxError(error("MUF102", f"{what} would be lost", hint=hint, place=origin().place))
 
-    def apply(cls: type[Function], *args: object, **kwargs: object) -> None:
+    def apply(cls: type[Any], /, *args: object, **kwargs: object) -> Any:
         raise refuse(
             f"the backward of the autograd function {cls.__name__}",
             "give the model a plain forward for the conversion; the function can replace it in "

@@ -52,11 +52,9 @@ def multi_head_attention(
     batched = query.dim() == 3
     if not batched:
         query, key, value = query.unsqueeze(1), key.unsqueeze(1), value.unsqueeze(1)
-    if use_separate_proj_weight:
-        weights = (q_proj_weight, k_proj_weight, v_proj_weight)
-    else:
-        assert in_proj_weight is not None
-        weights = in_proj_weight.chunk(3)
+    separate = (q_proj_weight, k_proj_weight, v_proj_weight)
+    fused = in_proj_weight.chunk(3) if in_proj_weight is not None else ()
+    weights = [w for w in (separate if use_separate_proj_weight else fused) if w is not None]
     biases = in_proj_bias.chunk(3) if in_proj_bias is not None else (None, None, None)
     q, k, v = (
         _heads(F.linear(x, w, b), num_heads)
@@ -79,13 +77,15 @@ def multi_head_attention(
 
 def _heads(x: Tensor, num_heads: int) -> Tensor:
     """(T, B, E) to (B, heads, T, E/heads)."""
-    return x.unflatten(-1, (num_heads, -1)).permute(1, 2, 0, 3)
+    length, batch, width = x.shape
+    return x.view(length, batch, num_heads, width // num_heads).permute(1, 2, 0, 3)
 
 
 def _mask(mask: Tensor | None, padding: Tensor | None, q: Tensor) -> Tensor | None:
     if mask is not None:
         mask = _added(mask, q)
-        mask = mask.unflatten(0, (q.shape[0], q.shape[1])) if mask.dim() == 3 else mask
+        if mask.dim() == 3:
+            mask = mask.view(q.shape[0], q.shape[1], *mask.shape[1:])
     if padding is None:
         return mask
     padding = _added(padding, q)[:, None, None, :]

@@ -48,9 +48,7 @@ def trace(
 
     def record(training: bool) -> Trace:
         recordings = [
-            record_forward(
-                build.model, inputs, training=training, free_sizes=free, spelled=spelled
-            )
+            record_forward(build.model, inputs, training=training, free_sizes=free, spelled=spelled)
             for build, free in zip(builds, (False, True, False), strict=True)
         ]
         base, target, further = recordings
@@ -63,14 +61,9 @@ def trace(
     fixed = record_forward(builds[1].model, inputs, training=False, spelled=spelled)
     evaluate = in_other_mode(train, fixed) or record(False)
     found = [d for t in (train, evaluate) for d in t.recording.diagnostics]
+    base, target, further = builds
     return Program(
-        source,
-        Optimizer(optimizer),
-        Form(form),
-        *builds,
-        train,
-        evaluate,
-        rules,
+        source, Optimizer(optimizer), Form(form), base, target, further, train, evaluate, rules
     ).report(*remarks, *found)
 
 
@@ -127,5 +120,3 @@ def _to_spell(trace: Trace) -> dict[Callable[..., object], Callable[..., object]
             fused, spelled = SPELLED[name]
             found[fused] = spelled
     return found
-
-

@@ -103,5 +103,3 @@ def _exclusive(name: str, anchor: Use, other: Use) -> Diagnostic:
         "uses for an exact parametrization",
         place=anchor.place,
     )
-
-

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-
 from mufx.diagnostics import error
 from mufx.magnitudes import Site, SiteKind
+from mufx.moments import Moments
 from mufx.program import Optimizer, Program
 from mufx.ratios import Check, Finding, Scaling
-from mufx.moments import Moments
 from mufx.sizes import same
 
 
@@ -64,5 +63,3 @@ def _scaling(program: Program, name: str) -> Scaling:
 
 def _size(moments: Moments) -> float:
     return float((moments.mean**2 + moments.std**2) ** 0.5)
-
-

@@ -38,4 +38,6 @@ def size(moments: Moments) -> float:
     """The standard deviation of a random init, the magnitude of a constant one."""
     if moments.random:
         return moments.std
-    return abs(moments.mean) if moments.std == 0 else float((moments.mean**2 + moments.std**2) ** 0.5)
+    return (
+        abs(moments.mean) if moments.std == 0 else float((moments.mean**2 + moments.std**2) ** 0.5)
+    )

@@ -1,1 +1,1 @@
-"""The writer of `model_mup.py`: from rewritten recordings to Python that reads like a person wrote it."""
+"""The writer of `model_mup.py`: rewritten recordings as Python that a person would write."""

@@ -98,6 +98,7 @@ class _Writer:
 
     def _arguments(self) -> list[str]:
         given = self.recording.arguments.get(self.tree.key, {})
+        assert isinstance(given, Mapping)
         preferred: dict[fx.Node, str] = {}
         for name, value in given.items():
             for i, node in enumerate(nodes_in(value)):
@@ -140,12 +141,14 @@ class _Writer:
         source = statement_at(statement.file, statement.line)
         step = _Step(node, statement, source, 0, [node])
         parts = [u for u in node.users if u.target is operator.getitem]
-        several = self.recording.values.get(node.name) is None and node.target is not operator.setitem
-        if several and parts and len(parts) == len(node.users):
-            if len(parts) > 1 or len(source.targets) > 1:
-                step.values = sorted(parts, key=lambda p: int(str(p.args[1])))
-                step.unpacked = True
-                taken.update(parts)
+        several = (
+            self.recording.values.get(node.name) is None and node.target is not operator.setitem
+        )
+        only_parts = several and bool(parts) and len(parts) == len(node.users)
+        if only_parts and max(len(parts), len(source.targets)) > 1:
+            step.values = sorted(parts, key=lambda p: int(str(p.args[1])))
+            step.unpacked = True
+            taken.update(parts)
         return step
 
     def _call_step(self, tree: CallTree) -> _Step:
@@ -242,8 +245,8 @@ class _Writer:
             return
         comment = self._comment(step.item)
         if isinstance(step.item, fx.Node) and step.item.target is operator.setitem:
-            target, index, value = (self.argument(a) for a in step.item.args)
-            lines.append(f"{target}[{_bare(index)}] = {value}{comment}")
+            into, index, content = (self.argument(a) for a in step.item.args)
+            lines.append(f"{into}[{_bare(index)}] = {content}{comment}")
             return
         if isinstance(step.item, fx.Node) and step.item.target in INPLACE:
             first, second = step.item.args
@@ -262,9 +265,7 @@ class _Writer:
             self.names[value] = name = self._name(step, 0, live)
             lines.append(f"{name} = {text}{comment}")
 
-    def _unpacked(
-        self, step: _Step, live: set[str], last_use: Mapping[fx.Node, int]
-    ) -> str:
+    def _unpacked(self, step: _Step, live: set[str], last_use: Mapping[fx.Node, int]) -> str:
         taken = set(live)
 
         def named(value: object) -> str:
@@ -287,7 +288,9 @@ class _Writer:
     def _name(self, step: _Step, index: int, taken: set[str]) -> str:
         targets = step.source.targets
         index = self._position(step, index)
-        if index < len(targets) and (step.unpacked or len(targets) == 1 or isinstance(step.item, CallTree)):
+        if index < len(targets) and (
+            step.unpacked or len(targets) == 1 or isinstance(step.item, CallTree)
+        ):
             hint = targets[index]
         elif isinstance(step.item, CallTree):
             hint = "x"
@@ -378,7 +381,9 @@ class _Writer:
                     hint="compute the size in the module that has the tensor",
                 )
             )
-        return _sympy_text(size.expr.xreplace({s: sympy.Symbol(n) for s, n in self.size_names.items()}))
+        return _sympy_text(
+            size.expr.xreplace({s: sympy.Symbol(n) for s, n in self.size_names.items()})
+        )
 
     def device(self) -> str:
         """Text of the device that the inputs are on."""
@@ -400,7 +405,11 @@ class _Writer:
         for node, name in zip(self.inputs, arguments, strict=True):
             value = self.recording.values.get(node.name)
             for dim, size in enumerate(value.shape if value is not None else ()):
-                if isinstance(size, Size) and size.expr.is_Symbol and size.expr not in self.size_names:
+                if (
+                    isinstance(size, Size)
+                    and size.expr.is_Symbol
+                    and size.expr not in self.size_names
+                ):
                     chosen = _unused(next(letters), [*arguments, *self.size_names.values()])
                     self.size_names[size.expr] = chosen
                     self.size_sources[chosen] = (name, dim)
@@ -438,7 +447,9 @@ def _path_to(wanted: fx.Node, value: object) -> str | None:
 
 
 def _function(node: fx.Node) -> str:
-    return str(node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "y"))
+    return str(
+        node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "y")
+    )
 
 
 def _identifier(name: str) -> str:
@@ -449,7 +460,9 @@ def _identifier(name: str) -> str:
     return f"{name}_" if reserved else name
 
 
-_RESERVED = frozenset({"self", "torch", "nn", "F", "math", "type", "max", "min", "sum", "range", "len"})
+_RESERVED = frozenset(
+    {"self", "torch", "nn", "F", "math", "type", "max", "min", "sum", "range", "len"}
+)
 
 
 def _unused(name: str, taken: object) -> str:
@@ -465,7 +478,7 @@ def _mutates(item: Item) -> bool:
     name = _function(item)
     if item.target is operator.setitem or item.target in INPLACE:
         return True
-    return name.endswith("_") and not name.startswith("__") or bool(item.kwargs.get("inplace"))
+    return (name.endswith("_") and not name.startswith("__")) or bool(item.kwargs.get("inplace"))
 
 
 def _is_pure(item: Item) -> bool:

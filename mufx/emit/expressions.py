@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -121,7 +121,8 @@ def _binary(node: fx.Node, names: Names, sign: str, own: int) -> tuple[str, int]
     # Python groups to the left, powers to the right; a comparison does not chain.
     needs_left = own + 1 if own in (POWER, COMPARE) else own
     needs_right = own if own == POWER else own + 1
-    return f"{_wrapped(left, left_inner, needs_left)} {sign} {_wrapped(right, right_inner, needs_right)}", own
+    left, right = _wrapped(left, left_inner, needs_left), _wrapped(right, right_inner, needs_right)
+    return f"{left} {sign} {right}", own
 
 
 def _index(index: Any, names: Names) -> str:
@@ -172,7 +173,7 @@ def literal(value: Any, names: Names, name: str = "") -> str:  # noqa: C901  one
     )
 
 
-@lru_cache(maxsize=None)
+@cache
 def _signature(function: Any) -> inspect.Signature | None:
     try:
         return inspect.signature(function)
@@ -203,12 +204,14 @@ def _arguments(
     builtin = _schema_defaults(_plain_name(node.target)) if not parameters else {}
     for name, value in list(keywords.items()):
         parameter = by_name.get(name)
-        if parameter is not None and _is_default(parameter.default, value):
+        if (parameter is not None and _is_default(parameter.default, value)) or (
+            name not in _BY_MODE and name in builtin and _is_default(builtin[name], value)
+        ):
             del keywords[name]
-        elif name not in _BY_MODE and name in builtin and _is_default(builtin[name], value):
-            del keywords[name]
-    while args and len(args) <= len(parameters) and _is_default(
-        parameters[len(args) - 1].default, args[-1]
+    while (
+        args
+        and len(args) <= len(parameters)
+        and _is_default(parameters[len(args) - 1].default, args[-1])
     ):
         args.pop()
     texts: list[str] = []
@@ -228,7 +231,7 @@ def _plain_name(target: Any) -> str:
     return target if isinstance(target, str) else str(getattr(target, "__name__", ""))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _schema_defaults(name: str) -> Mapping[str, object]:
     """Defaults of a builtin's keyword arguments, where all its overloads agree."""
     packet = getattr(torch.ops.aten, name, None)
@@ -250,7 +253,7 @@ def _is_default(default: object, value: object) -> bool:
     return type(default) is type(value) and bool(default == value)
 
 
-@lru_cache(maxsize=None)
+@cache
 def public_name(function: Callable[..., Any]) -> str | None:
     """How a torch function is written with `import torch` and `import torch.nn.functional as F`."""
     name = getattr(function, "__name__", "")

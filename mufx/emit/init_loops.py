@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import nn
 
@@ -29,17 +29,18 @@ class _Scope:
     free: bool
     """Whether the statements can stand in any order."""
     variables: Mapping[Path, str] = field(default_factory=lambda: {(): "self"})
+    taken: frozenset[str] = frozenset()
+    depth: int = 0
+    """How much of a path is decided already."""
 
-    def bind(self, path: Path, name: str) -> _Scope:
-        return _Scope(self.model, self.free, {**self.variables, path: name})
-
-    @property
-    def depth(self) -> int:
-        return max(len(path) for path in self.variables)
+    def bind(self, path: Path, text: str) -> _Scope:
+        """Inside of the module at `path`, which is reached as `text`."""
+        variables = {**self.variables, path: text}
+        return replace(self, variables=variables, depth=len(path), taken=self.taken | {text})
 
     def free_name(self, wanted: str) -> str:
-        taken, name, count = set(self.variables.values()), wanted, 1
-        while name in taken:
+        name, count = wanted, 1
+        while name in self.taken:
             count += 1
             name = f"{wanted}_{count}"
         return name
@@ -98,13 +99,23 @@ def _block(items: list[str], scope: _Scope) -> list[str]:
     plain: list[str] = []
     for run in _runs(_segments(items, scope)):
         for part in _parts(run):
-            if len(part) == 1:
+            deeper = _deeper(part[0], scope) if len(part) == 1 else None
+            if len(part) == 1 and deeper is None:
                 plain += part[0].items
                 continue
             lines += _leaf_loops(plain, scope)
             plain = []
-            lines += _loop(part, scope)
+            lines += _loop(part, scope) if deeper is None else _block([*part[0].items], deeper)
     return lines + _leaf_loops(plain, scope)
+
+
+def _deeper(segment: _Segment, scope: _Scope) -> _Scope | None:
+    """The scope inside of a single child, if there are numbered children in it again."""
+    if segment.container is None:
+        return None
+    path = (*segment.container, str(segment.index))
+    inner = scope.bind(path, scope.text(path))
+    return inner if any(_child(item, inner) is not None for item in segment.items) else None
 
 
 def _segments(items: list[str], scope: _Scope) -> list[_Segment]:
@@ -251,8 +262,7 @@ def _loop(part: list[_Segment], scope: _Scope) -> list[str]:
         children += f"[{start or ''}:{stop if stop != total else ''}]"
     items, columns = _numbers(part)
     inner = scope.bind(path, name)
-    for variable in columns:
-        inner = inner.bind(("", variable), variable)
+    inner = replace(inner, taken=inner.taken | set(columns))
     body = _block(items, inner)
     if not columns:
         header = f"for {name} in {children}:"
@@ -404,14 +414,30 @@ def _wrapped(line: str, width: int) -> list[str]:
     if len(line) <= width:
         return [line]
     head = [f"# {comment}"] if mark else []
-    start = code.find("(") + 1
-    stop = _closing(code, start - 1)
-    if len(code) <= width or not start or stop < start:
+    group = _last_group(code, width)
+    if len(code) <= width or group is None:
         return [*head, code]
+    start, stop = group
     inside = textwrap.wrap(code[start:stop], width - 4, break_long_words=False)
-    if any(text.count("(") != text.count(")") for text in inside):
+    if not all(_balanced(text) for text in inside):
         inside = [t for a in _arguments(code[start:stop]) for t in _wrapped(a, width - 4)]
     return [*head, code[:start], *(f"    {text}" for text in inside), *_wrapped(code[stop:], width)]
+
+
+def _balanced(text: str) -> bool:
+    return all(text.count(a) == text.count(b) for a, b in ("()", "[]", "{}"))
+
+
+def _last_group(code: str, width: int) -> tuple[int, int] | None:
+    """The inside of the last outermost bracket that begins on the first line."""
+    found, at = None, 0
+    while (opening := code.find("(", at)) >= 0:
+        at = _closing(code, opening)
+        if at < 0 or (found is not None and opening >= width):
+            break
+        if at > opening + 1:
+            found = (opening + 1, at)
+    return found
 
 
 def _closing(code: str, opening: int) -> int:

@@ -95,6 +95,8 @@ class _Facts:
                 self.creators.setdefault(self.storages[node.name], node)
         self.names = self._names()
         self.homes = self._homes()
+        self.blank: set[fx.Node] = set()
+        """Needed only as memory that is then written to."""
         self.kept = self._needed()
         self.last = {self.storages[n.name]: n for n in self.kept if n.name in self.storages}
         self.reads = self._reads()
@@ -142,7 +144,7 @@ class _Facts:
 
     def inputs(self, node: fx.Node) -> list[fx.Node]:
         """What a node reads; the target of a plain write is not read."""
-        if operation(node) in _BY_SHAPE:
+        if operation(node) in _BY_SHAPE or node in self.blank:
             return []
         target = written(node)
         plain = operation(node) in _WHOLE_WRITES or operation(node) == "setitem"
@@ -159,6 +161,8 @@ class _Facts:
                 needed = node in wanted
             elif node is self.creators[storage]:
                 needed = is_random(node) or storage in live or storage in touched
+                if needed and not is_random(node) and storage not in live:
+                    self.blank.add(node)
             elif is_in_place(node):
                 needed = is_random(node) or storage in live
             else:
@@ -180,7 +184,9 @@ class _Facts:
 
     def _pass(self, node: fx.Node, storage: int, live: set[int]) -> None:
         """What of `storage` is needed before `node`."""
-        if node is self.creators[storage] or (operation(node) in _WHOLE_WRITES and self.covers(node)):
+        if node is self.creators[storage] or (
+            operation(node) in _WHOLE_WRITES and self.covers(node)
+        ):
             live.discard(storage)
 
     def _reads(self) -> dict[int, int]:
@@ -244,6 +250,7 @@ class _Writer:
         self.locals: dict[int, str] = {}
         self.constants: dict[int, float] = {}
         self.used: set[int] = set()
+        self.done: set[int] = set()
         self.lines: list[str] = []
         self.free: dict[str, str] = {}
         self.drawn: set[int] = set()
@@ -260,7 +267,7 @@ class _Writer:
                 self._create(node, storage)
             else:
                 self._change(node, storage)
-            if node is self.facts.last[storage]:
+            if node is self.facts.last[storage] and storage not in self.done:
                 self._finish(node, storage)
         order = tree_order(self.construction)
         free = sorted(self.free, key=lambda name: order[name])
@@ -308,6 +315,8 @@ class _Writer:
         self._count(node, storage, whole)
         constant = self._constant(node) if whole else None
         held = self.pending.get(storage)
+        if held is not None and whole and self._replaces(node, target, storage):
+            return
         if held is not None and self._chain(node, target, storage, held, constant):
             return
         if held is not None:
@@ -334,6 +343,22 @@ class _Writer:
         same = self.facts.storage(source) == self.facts.storage(node)
         return same and is_in_place(source) and spans[source.name] == spans[node.name]
 
+    def _replaces(self, node: fx.Node, target: fx.Node, storage: int) -> bool:
+        """The last write to a temporary is all that a tensor is made of."""
+        names = self.facts.names.get(storage, {})
+        if operation(node) != "copy" or node is not self.facts.last[storage] or len(names) != 1:
+            return False
+        ((final, name),) = names.items()
+        if self.facts.layout(self.construction.nodes[final]) != self.facts.layout(target):
+            return False
+        if self.pending[storage].random:
+            return False
+        del self.pending[storage]
+        text = f"{reference(name)}.copy_({literal(node.args[1], self)})"
+        self._emit(text, node, storage, whole=True, name=name)
+        self.done.add(storage)
+        return True
+
     def _chain(
         self,
         node: fx.Node,
@@ -351,12 +376,23 @@ class _Writer:
             return True
         if node.op != "call_method" or not self.facts.is_whole(target):
             return False
+        if held.random and operation(node) in _WHOLE_WRITES:
+            self._flush(storage, random=True)
+            self.lines.append(held.text)
+            self.overwritten = True
+            held = _Pending(self._blank(node), ATOM)
+            self.pending[storage] = held
         after = self._held(node, storage)
         depends = after.depends | held.depends
         self.pending[storage] = replace(
             after, random=after.random or held.random, depends=depends - {storage}
         )
         return True
+
+    def _blank(self, node: fx.Node) -> str:
+        value = self.construction.values[node.name]
+        assert value is not None
+        return f"torch.empty({literal(value.sizes, self)}{self._made_at(node)})"
 
     def _full(self, node: fx.Node, constant: float) -> str:
         value = self.construction.values[node.name]
@@ -518,11 +554,11 @@ class _Writer:
 
     def _expression(self, node: fx.Node) -> tuple[str, int]:
         self.current = node
-        made = _BY_SHAPE.get(operation(node))
+        made = "empty" if node in self.facts.blank else _BY_SHAPE.get(operation(node))
         if made is not None:
             value = self.construction.values[node.name]
             assert value is not None
-            shape = ", ".join(hole(n) for n in value.sizes) or "()"
+            shape = literal(value.sizes, self)
             generator = ", generator=generator" if is_random(node) else ""
             return f"torch.{made}({shape}{self._made_at(node)}{generator})", ATOM
         text, rank = expression(node, self)

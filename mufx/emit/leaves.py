@@ -94,9 +94,7 @@ def _same(module: nn.Module, other: nn.Module) -> bool:
     return facts(module) == facts(other) and plain(other).items() <= plain(module).items()
 
 
-def _shortest(
-    module: nn.Module, cls: type[nn.Module], arguments: dict[str, Any]
-) -> dict[str, Any]:
+def _shortest(module: nn.Module, cls: type[nn.Module], arguments: dict[str, Any]) -> dict[str, Any]:
     """Without arguments that are defaults, and (3, 3) as 3 where that is the same."""
     shown = dict(arguments)
     parameters = _signature(cls)

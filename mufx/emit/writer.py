@@ -227,9 +227,7 @@ class _Writer:
     def _instance(self, path: str) -> Instance:
         module = self.tree.modules[path]
         body = self._body(path)
-        results = {
-            len(t.outputs) for calls in self.calls for t in calls.values() if t.path == path
-        }
+        results = {len(t.outputs) for calls in self.calls for t in calls.values() if t.path == path}
         return Instance(
             path,
             type(module).__name__,
@@ -252,7 +250,11 @@ class _Writer:
                 lines.append(_buffer_line(name, buffer, persistent))
         for name, child in self.tree.children(path):
             text = self._construct(child)
-            lines.append(f"self.{name} = {text}" if name.isidentifier() else f'self.add_module("{name}", {text})')
+            lines.append(
+                f"self.{name} = {text}"
+                if name.isidentifier()
+                else f'self.add_module("{name}", {text})'
+            )
         return lines
 
     def _construct(self, path: str) -> str:
@@ -268,7 +270,9 @@ class _Writer:
             return f"nn.ModuleDict({{{items}}})"
         if len(texts) > 1 and len(set(texts)) == 1:
             items = f"{texts[0]} for _ in range({hole(len(texts), _count_name(path))})"
-            return f"nn.ModuleList([{items}])" if kind is Kind.LIST else f"nn.Sequential(*[{items}])"
+            return (
+                f"nn.ModuleList([{items}])" if kind is Kind.LIST else f"nn.Sequential(*[{items}])"
+            )
         if kind is Kind.LIST:
             return f"nn.ModuleList([{', '.join(texts)}])"
         if all(name == str(i) for i, (name, _) in enumerate(children)):
@@ -324,7 +328,11 @@ class _Writer:
 
     def _result_type(self, instance: Instance) -> str:
         if instance.path:
-            return "Tensor" if instance.results < 2 else f"tuple[{', '.join(['Tensor'] * instance.results)}]"
+            return (
+                "Tensor"
+                if instance.results < 2
+                else f"tuple[{', '.join(['Tensor'] * instance.results)}]"
+            )
         recording = self.emission.train
         (returned,) = next(n for n in recording.graph.nodes if n.op == "output").args
         if recording.output_class is not None:
@@ -407,7 +415,13 @@ def _structure_type(value: Any) -> str:
         return "dict[str, Tensor]"
     if isinstance(value, (tuple, list)):
         return f"tuple[{', '.join(_structure_type(v) for v in value)}]"
-    return "Tensor" if isinstance(value, fx.Node) else type(value).__name__ if value is not None else "None"
+    return (
+        "Tensor"
+        if isinstance(value, fx.Node)
+        else type(value).__name__
+        if value is not None
+        else "None"
+    )
 
 
 def _parameter_line(name: str, parameter: nn.Parameter) -> str:

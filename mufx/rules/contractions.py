@@ -83,13 +83,13 @@ def _activations(
 @CONTRACTIONS.rule("linear")
 def linear(flow: Flow, node: fx.Node) -> Value:
     """`x[..., i] w[o, i] + b[o]`."""
-    x_slot, w_slot, b_slot = (argument(node, i, n)[0] for i, n in enumerate(("input", "weight", "bias")))
+    x_slot, w_slot, b_slot = (
+        argument(node, i, n)[0] for i, n in enumerate(("input", "weight", "bias"))
+    )
     batch = _batch(len(flow.axes_of(x_slot)) - 1)
     vector = len(flow.axes_of(w_slot)) == 1
     out = [] if vector else ["o"]
-    value = contraction(
-        flow, [(x_slot, [*batch, "i"]), (w_slot, [*out, "i"])], [*batch, *out]
-    )
+    value = contraction(flow, [(x_slot, [*batch, "i"]), (w_slot, [*out, "i"])], [*batch, *out])
     return _with_bias(flow, node, value, b_slot)
 
 

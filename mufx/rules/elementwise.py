@@ -77,7 +77,7 @@ def product(flow: Flow, first: Slot, second: Slot, power: float) -> Value:
     if isinstance(a, Weight) and isinstance(b, Weight):
         return _weights(flow, a, b, first, second)
     if isinstance(a, Weight) and flow.is_constant(second):
-        return replace(a, ratio=a.ratio * flow.magnitude(second).ratio**power)
+        return replace(a, ratio=a.ratio * flow.magnitude(second).ratio ** power)
     if isinstance(b, Weight) and flow.is_constant(first) and power == 1:
         return replace(b, ratio=b.ratio * flow.magnitude(first).ratio)
     return multiplied(flow.magnitude(first), powered(flow.magnitude(second), power))

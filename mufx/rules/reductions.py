@@ -138,5 +138,3 @@ def cosine_similarity(flow: Flow, node: fx.Node) -> Value:
     flow.magnitude(0)
     flow.magnitude(1)
     return Magnitude()
-
-

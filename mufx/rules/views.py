@@ -46,7 +46,7 @@ def split(flow: Flow, node: fx.Node) -> Value:
 
 
 def _parts(node: fx.Node) -> int:
-    return 1 + max((int(u.args[1]) for u in node.users if _is_item(u)), default=0)  # type: ignore[arg-type]
+    return 1 + max((int(str(u.args[1])) for u in node.users if _is_item(u)), default=0)
 
 
 def _is_item(node: fx.Node) -> bool:
@@ -86,7 +86,7 @@ def choice(flow: Flow, node: fx.Node) -> Value:
 @VIEWS.rule("cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "block_diag")
 def cat(flow: Flow, node: fx.Node) -> Value:
     """Parts side by side: they need one size, or each must keep its own."""
-    slot, parts = argument(node, 0, "tensors")
+    parts = argument(node, 0, "tensors")[1]
     values = [flow.item(p) for p in parts]
     weights = [v for v in values if isinstance(v, Weight)]
     if weights and len(weights) == len(values):
@@ -119,8 +119,13 @@ def where(flow: Flow, node: fx.Node) -> Value:
     return together(flow, [flow.magnitude(1), flow.magnitude(2)])
 
 
-@VIEWS.rule("masked_fill", "index_fill", "masked_scatter", "scatter", "index_copy", "index_put",
-            "select_scatter", "slice_scatter", "copy", "maximum", "minimum", "fmax", "fmin")  # fmt: skip
+_OVERWRITE = """
+    masked_fill index_fill masked_scatter scatter index_copy index_put select_scatter slice_scatter
+    copy maximum minimum fmax fmin
+""".split()
+
+
+@VIEWS.rule(*_OVERWRITE)
 def overwrite(flow: Flow, node: fx.Node) -> Value:
     """Some entries of the first operand are replaced by those of the last."""
     last = len(node.args) - 1
