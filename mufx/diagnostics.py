@@ -73,6 +73,12 @@ CODES: dict[str, str] = {
     "MUF302": "a finite output that grows with width",
     "MUF303": "the proof found a ratio that leaves 1",
     "MUF304": "a multiplication that stays in the forward pass",
+    # 4xx emission
+    "MUF401": "an operation that has no public name",
+    "MUF402": "an argument that cannot be written as source",
+    "MUF403": "a size that no tensor of the module has",
+    "MUF404": "a module called in several ways",
+    "MUF410": "an initial value that cannot be written as source",
     # 5xx manifest and optimizer groups
     "MUF501": "a manifest that cannot be read",
     "MUF502": "an unknown schema version",
