@@ -104,7 +104,7 @@ def _compare(
         ):
             return False
         rows = zip(target, base, along, strict=True)
-        return all(_compare(*row, others) is not False for row in rows)
+        return all(_compare(t, b, a, others) is not False for t, b, a in rows)
     if isinstance(target, Mapping):
         keys = target.keys()
         return keys == base.keys() == along.keys() and all(
@@ -112,7 +112,8 @@ def _compare(
         )
     if isinstance(target, slice):
         parts = [(s.start, s.stop, s.step) for s in (target, base, along)]
-        return all(_compare(*row, others) is not False for row in zip(*parts, strict=True))
+        rows = zip(*parts, strict=True)
+        return all(_compare(t, b, a, others) is not False for t, b, a in rows)
     if isinstance(target, InputDevice):
         return True
     return bool(target == base == along)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -34,7 +34,7 @@ from torch.fx.experimental.symbolic_shapes import (
 from mufx.diagnostics import Diagnostic, MufxError, error, note
 from mufx.recorder import Recorder, place_of
 from mufx.recording import Call, Recording, Size
-from mufx.refusals import refusing_flattened_regions
+from mufx.refusals import refusing_flattened_regions, replaced
 
 Inputs = tuple[tuple[object, ...], dict[str, object]]
 
@@ -95,6 +95,7 @@ class _Forward(Recorder):
         self.diagnostics: list[Diagnostic] = []
         self._paths = {id(m): path for path, m in reversed(list(model.named_modules()))}
         self._counts: dict[str, int] = {}
+        self._end: fx.Node = self.graph._root
         self._signatures: dict[type[nn.Module], inspect.Signature] = {}
         self._names: dict[int, str] = {}  # fake parameter or buffer -> its qualified name
 
@@ -113,7 +114,8 @@ class _Forward(Recorder):
             stack.enter_context(self)
             output = self._run(args, kwargs)
         names = output_class(output)
-        self.graph.output(self._known(as_container(output)))
+        returned: Any = self._known(as_container(output))
+        self.graph.output(returned)
         return self._finish(names)
 
     def _run(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> object:
@@ -246,7 +248,8 @@ class _Forward(Recorder):
             symbolic_context=StatelessSymbolicContext(dynamic_sizes=dynamic),
             source=ConstantSource(name),
         )
-        for dim, number in enumerate(fake.shape):
+        sizes: list[Any] = list(fake.shape)  # annotated as int, but free ones are symbolic
+        for dim, number in enumerate(sizes):
             if isinstance(number, torch.SymInt):
                 self.symbols[str(number.node.expr)] = (name, dim)
         return fake
@@ -283,17 +286,15 @@ class _Forward(Recorder):
         return fake
 
     def _first_operation(self) -> fx.Node:
-        for node in self.graph.nodes:
-            if node.op not in ("placeholder", "get_attr"):
-                return node
-        return self.graph._root
+        nodes: Iterable[fx.Node] = self.graph.nodes
+        return next((n for n in nodes if n.op not in ("placeholder", "get_attr")), self._end)
 
     # -- module calls -----------------------------------------------------------------------
 
     @contextmanager
     def _module_calls(self) -> Iterator[None]:
         """Keeps the stack of module calls while the model runs."""
-        original = nn.Module.__call__
+        original: Callable[..., object] = nn.Module.__call__
 
         def call(module: nn.Module, *args: object, **kwargs: object) -> object:
             path = self._paths.get(id(module))
@@ -304,11 +305,8 @@ class _Forward(Recorder):
             self._leave(result)
             return result
 
-        nn.Module.__call__ = call
-        try:
+        with replaced([(nn.Module, "__call__", call)]):
             yield
-        finally:
-            nn.Module.__call__ = original
 
     def _enter(
         self, module: nn.Module, path: str, args: tuple[object, ...], kwargs: dict[str, object]
@@ -338,7 +336,8 @@ class _Forward(Recorder):
         self, cls: type[nn.Module], args: tuple[object, ...], kwargs: dict[str, object]
     ) -> dict[str, object]:
         if cls not in self._signatures:
-            self._signatures[cls] = inspect.signature(cls.forward)
+            self._end: fx.Node = self.graph._root
+        self._signatures[cls] = inspect.signature(cls.forward)
         try:
             bound = self._signatures[cls].bind(None, *args, **kwargs).arguments
         except TypeError:

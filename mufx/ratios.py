@@ -12,7 +12,7 @@ weights, sqrt(n) times (central limit theorem).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -315,9 +315,8 @@ class Walk:
         return self.result_of(uses, weight, x, x_slot, slot)
 
     def _node_of(self, parameter: str) -> fx.Node:
-        return next(
-            n for n in self.trace.graph.nodes if n.op == "get_attr" and n.target == parameter
-        )
+        nodes: Iterable[fx.Node] = self.trace.graph.nodes
+        return next(n for n in nodes if n.op == "get_attr" and n.target == parameter)
 
     def _use(
         self,

@@ -49,18 +49,19 @@ def refusing_flattened_regions(origin: Callable[[], Origin]) -> Iterator[None]:
     def leave(self: object, *problem: object) -> None:
         del self, problem
 
-    replaced: list[tuple[Any, str, Any]] = [
+    regions: list[tuple[Any, str, Any]] = [
         (Function, "apply", classmethod(apply)),
         (torch.utils.checkpoint, "_checkpoint_without_reentrant_generator", checkpoint),
         (autocast, "__enter__", enter),
         (autocast, "__exit__", leave),
     ]
-    with _replaced(replaced):
+    with replaced(regions):
         yield
 
 
 @contextmanager
-def _replaced(replacements: list[tuple[Any, str, Any]]) -> Iterator[None]:
+def replaced(replacements: list[tuple[Any, str, Any]]) -> Iterator[None]:
+    """Sets attributes, (owner, name, value) each, and puts the old ones back."""
     saved = [(owner, name, vars(owner)[name]) for owner, name, _ in replacements]
     for owner, name, new in replacements:
         setattr(owner, name, new)

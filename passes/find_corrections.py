@@ -56,7 +56,7 @@ def _multipliers(program: Program) -> dict[tuple[str, str], float]:
 
 
 def _elementwise(program: Program, trace: Trace) -> tuple[dict[Site, float], list[Diagnostic]]:
-    """Multipliers of parameters that nothing contracts: on the parameter, or on its looked-up rows."""
+    """Multipliers of what nothing contracts: on the parameter, or on the rows looked up."""
     factors: dict[Site, float] = {}
     diagnostics: list[Diagnostic] = []
     nodes = {n.name for n in trace.graph.nodes}

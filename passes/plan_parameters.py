@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from mufx.program import Form, Label, Optimizer, Program, Role, Scales
@@ -45,7 +46,7 @@ def theta(label: Label, form: Form) -> float:
     if form is Form.TABLE8 and label.role is Role.OUTPUT:
         return 1 / label.m_in
     if form is Form.TABLE9 and label.role is Role.OUTPUT:
-        return label.m_in**-0.5
+        return 1 / math.sqrt(label.m_in)
     if form is Form.TABLE9 and label.role is Role.INPUT:
-        return label.m_out**0.5
+        return math.sqrt(label.m_out)
     return 1.0

@@ -147,6 +147,7 @@ class _Writer:
             kind = self.tree.kinds[tree.path]
             if kind is Kind.LEAF:
                 given = recording.arguments[tree.key]
+                assert isinstance(given, Mapping)
                 return f"{target}({_leaf_arguments(tree, given, argument)})"
             return f"{target}({', '.join(argument(v) for v in self.inputs(tree))})"
 

@@ -175,11 +175,11 @@ def tensordot(flow: Flow, node: fx.Node) -> Value:
     left, right = len(flow.axes_of(0)), len(flow.axes_of(1))
     count = 2 if chosen is None else chosen
     if isinstance(count, int):
-        pairs = ([left - count + i for i in range(count)], list(range(count)))
+        mine, its = [left - count + i for i in range(count)], list(range(count))
     else:
-        pairs = tuple([d % r for d in row] for row, r in zip(count, (left, right), strict=True))
-    a = [f"k{pairs[0].index(i)}" if i in pairs[0] else f"a{i}" for i in range(left)]
-    b = [f"k{pairs[1].index(i)}" if i in pairs[1] else f"c{i}" for i in range(right)]
+        mine, its = [d % left for d in count[0]], [d % right for d in count[1]]
+    a = [f"k{mine.index(i)}" if i in mine else f"a{i}" for i in range(left)]
+    b = [f"k{its.index(i)}" if i in its else f"c{i}" for i in range(right)]
     out = [label for label in (*a, *b) if label[0] != "k"]
     return contraction(flow, [(0, a), (1, b)], out)
 
