@@ -17,22 +17,16 @@ from torch import fx
 from torch.nn import init
 from torch.utils._device import _device_constructors
 
-from mufx.construction import Construction, Span, is_in_place, is_random
+from mufx.construction import Construction, is_in_place, is_random
+from mufx.diagnostics import MufxError, Place, error
 from mufx.emit.expressions import ATOM, INPLACE, expression, literal
+from mufx.emit.init_facts import BY_SHAPE, WHOLE_WRITES, InitFacts, written
 from mufx.emit.sources import statement_at
 from mufx.emit.text import hole
 from mufx.recording import Size
 from mufx.rules.table import argument, operation
 
 _EMPTY = frozenset({"empty", "empty_like", "new_empty"})
-_BY_SHAPE = {
-    "empty_like": "empty", "new_empty": "empty", "zeros_like": "zeros", "new_zeros": "zeros",
-    "ones_like": "ones", "new_ones": "ones", "rand_like": "rand", "randn_like": "randn",
-}  # fmt: skip
-_WHOLE_WRITES = frozenset({
-    "uniform", "normal", "fill", "zero", "copy", "trunc_normal", "orthogonal", "sparse", "dirac",
-    "eye", "random", "exponential", "cauchy", "geometric", "log_normal",
-})  # fmt: skip
 _KEYWORDS_OF_NOTHING = re.compile(
     r"(, |(?<=\())(?:device|dtype|layout|pin_memory|generator|requires_grad|out)=None"
 )
@@ -40,7 +34,7 @@ _PRESERVED = re.compile(r",? ?memory_format=torch\.preserve_format")
 _REFERENCE = re.compile(r"⟪([^⟫]*)⟫")
 _TIDY = re.compile(r"\(, ")
 
-Layout = tuple[tuple[int, ...], torch.dtype, Span, tuple[int, ...]]
+_LONGEST = 64  # numbers that are written out one by one
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,154 +76,6 @@ def init_statements(construction: Construction) -> InitStatements:
     return _Writer(construction).write()
 
 
-class _Facts:
-    """Who lives where, and what is needed."""
-
-    def __init__(self, construction: Construction) -> None:
-        self.construction = construction
-        self.storages = construction.storages
-        self.nodes: list[fx.Node] = list(construction.graph.nodes)
-        self.creators: dict[int, fx.Node] = {}
-        for node in self.nodes:
-            if node.name in self.storages:
-                self.creators.setdefault(self.storages[node.name], node)
-        self.names = self._names()
-        self.homes = self._homes()
-        self.blank: set[fx.Node] = set()
-        """Needed only as memory that is then written to."""
-        self.kept = self._needed()
-        self.last = {self.storages[n.name]: n for n in self.kept if n.name in self.storages}
-        self.reads = self._reads()
-        self.owners = self._owners()
-
-    def storage(self, node: fx.Node) -> int | None:
-        return self.storages.get(node.name)
-
-    def layout(self, node: fx.Node) -> Layout | None:
-        value = self.construction.values.get(node.name)
-        if value is None:
-            return None
-        span = self.construction.spans[node.name]
-        return value.sizes, value.dtype, span, span.strides
-
-    def is_whole(self, node: fx.Node) -> bool:
-        """Whether a node stands for all of its memory, laid out as it was made."""
-        storage = self.storages.get(node.name)
-        return storage is not None and self.layout(node) == self.layout(self.creators[storage])
-
-    def covers(self, node: fx.Node) -> bool:
-        """Whether a node stands for all of its memory, in any layout."""
-        span = self.construction.spans[node.name]
-        return span.dense and span == self.construction.spans[self.creators[self._of(node)].name]
-
-    def _of(self, node: fx.Node) -> int:
-        return self.storages[node.name]
-
-    def _names(self) -> dict[int, dict[str, str]]:
-        """By storage: the nodes that are left behind, and one name for each."""
-        found: dict[int, dict[str, str]] = {}
-        for name, node in self.construction.tensors.items():
-            found.setdefault(self.storages[node], {}).setdefault(node, name)
-        return found
-
-    def _homes(self) -> dict[int, str]:
-        """The tensor whose memory a storage simply is."""
-        nodes = self.construction.nodes
-        homes: dict[int, str] = {}
-        for storage, names in self._names().items():
-            for node, name in names.items():
-                if self.is_whole(nodes[node]):
-                    homes.setdefault(storage, name)
-        return homes
-
-    def inputs(self, node: fx.Node) -> list[fx.Node]:
-        """What a node reads; the target of a plain write is not read."""
-        if operation(node) in _BY_SHAPE or node in self.blank:
-            return []
-        target = written(node)
-        plain = operation(node) in _WHOLE_WRITES or operation(node) == "setitem"
-        return [n for n in node.all_input_nodes if not (plain and n is target)]
-
-    def _needed(self) -> list[fx.Node]:
-        live = set(self.names)
-        wanted: set[fx.Node] = set()
-        kept: list[fx.Node] = []
-        touched: set[int] = set()
-        for node in reversed(self.nodes):
-            storage = self.storage(node)
-            if storage is None:
-                needed = node in wanted
-            elif node is self.creators[storage]:
-                needed = is_random(node) or storage in live or storage in touched
-                if needed and not is_random(node) and storage not in live:
-                    self.blank.add(node)
-            elif is_in_place(node):
-                needed = is_random(node) or storage in live
-            else:
-                needed = False
-                if node in wanted:  # a view of what was not made by one node, as in chunk(...)[0]
-                    wanted.update(n for n in node.all_input_nodes if self.storage(n) is None)
-            if not needed:
-                continue
-            kept.append(node)
-            if storage is not None:
-                if storage not in self.homes:
-                    touched.add(storage)
-                self._pass(node, storage, live)
-            for source in self.inputs(node):
-                wanted.add(source)
-                if (read := self.storage(source)) is not None and read != storage:
-                    live.add(read)
-        return kept[::-1]
-
-    def _pass(self, node: fx.Node, storage: int, live: set[int]) -> None:
-        """What of `storage` is needed before `node`."""
-        if node is self.creators[storage] or (
-            operation(node) in _WHOLE_WRITES and self.covers(node)
-        ):
-            live.discard(storage)
-
-    def _reads(self) -> dict[int, int]:
-        counts: dict[int, int] = {}
-        for node in self.kept:
-            own = self.storage(node)
-            for source in self.inputs(node):
-                storage = self.storage(source)
-                if storage is not None and (storage != own or own is None):
-                    counts[storage] = counts.get(storage, 0) + 1
-        for storage, names in self.names.items():
-            away = [n for n, name in names.items() if name != self.homes.get(storage)]
-            counts[storage] = counts.get(storage, 0) + len(away)
-        return counts
-
-    def _owners(self) -> dict[str, str]:
-        """By node: the first tensor that its value flows into, for its device."""
-        owners: dict[str, str] = {}
-        memory: dict[int, str] = {s: next(iter(names.values())) for s, names in self.names.items()}
-        memory |= self.homes
-        for node in reversed(self.nodes):
-            storage = self.storage(node)
-            own = memory.get(storage) if storage is not None else owners.get(node.name)
-            own = own or owners.get(node.name)
-            if own is None:
-                continue
-            owners[node.name] = own
-            for source in node.all_input_nodes:
-                owners[source.name] = own
-                at = self.storage(source)
-                if at is not None and at not in self.names:
-                    memory[at] = own
-        return owners
-
-
-def written(node: fx.Node) -> fx.Node | None:
-    """The tensor that an in-place operation writes to."""
-    for value in (node.kwargs.get("out"), *node.args[:1], node.kwargs.get("tensor")):
-        if isinstance(value, fx.Node) and is_in_place(node):
-            return value
-    return None
-
-
 @dataclass
 class _Pending:
     """A temporary tensor that is still an expression."""
@@ -245,7 +91,7 @@ class _Pending:
 class _Writer:
     def __init__(self, construction: Construction) -> None:
         self.construction = construction
-        self.facts = _Facts(construction)
+        self.facts = InitFacts(construction)
         self.pending: dict[int, _Pending] = {}
         self.locals: dict[int, str] = {}
         self.constants: dict[int, float] = {}
@@ -311,7 +157,7 @@ class _Writer:
         assert target is not None
         if self._writes_itself(node):
             return
-        whole = operation(node) in _WHOLE_WRITES and self.facts.covers(node)
+        whole = operation(node) in WHOLE_WRITES and self.facts.covers(node)
         self._count(node, storage, whole)
         constant = self._constant(node) if whole else None
         held = self.pending.get(storage)
@@ -376,7 +222,7 @@ class _Writer:
             return True
         if node.op != "call_method" or not self.facts.is_whole(target):
             return False
-        if held.random and operation(node) in _WHOLE_WRITES:
+        if held.random and operation(node) in WHOLE_WRITES:
             self._flush(storage, random=True)
             self.lines.append(held.text)
             self.overwritten = True
@@ -538,7 +384,7 @@ class _Writer:
         assert node is not None
         return self._device(node)
 
-    def place(self, node: fx.Node) -> Any:
+    def place(self, node: fx.Node) -> Place:
         """Where a node stands in the source."""
         return self.construction.origins[node.name].place
 
@@ -554,7 +400,9 @@ class _Writer:
 
     def _expression(self, node: fx.Node) -> tuple[str, int]:
         self.current = node
-        made = "empty" if node in self.facts.blank else _BY_SHAPE.get(operation(node))
+        if node.op == "get_attr":
+            return self._written_out(node), ATOM
+        made = "empty" if node in self.facts.blank else BY_SHAPE.get(operation(node))
         if made is not None:
             value = self.construction.values[node.name]
             assert value is not None
@@ -570,6 +418,22 @@ class _Writer:
             if node.target == "normal_" and node.args[1:] == (0.0, 1.0):
                 text = text.replace(f"normal_({hole(0.0)}, {hole(1.0)}, ", "normal_(")
         return _TIDY.sub("(", text), rank
+
+    def _written_out(self, node: fx.Node) -> str:
+        """A tensor from outside of torch, number by number."""
+        constant = self.construction.constants[str(node.target)]
+        if constant.numel() > _LONGEST:
+            raise MufxError(
+                error(
+                    "MUF410",
+                    f"{self.facts.owners.get(node.name, 'a tensor')} starts from "
+                    f"{constant.numel()} numbers that no torch function computed",
+                    hint="compute them with torch in the constructor, without numpy",
+                    place=self.place(node),
+                )
+            )
+        numbers = literal(constant.tolist(), self)
+        return f"torch.tensor({numbers}, dtype={constant.dtype}, device={self._device(node)})"
 
     def _depends(self, node: fx.Node) -> tuple[frozenset[int], bool]:
         """The memory that an expression reads, and whether a draw stands in it."""
