@@ -78,6 +78,7 @@ CODES: dict[str, str] = {
     "MUF402": "an argument that cannot be written as source",
     "MUF403": "a size that no tensor of the module has",
     "MUF404": "a module called in several ways",
+    "MUF405": "an initialisation that cannot be written as source",
     "MUF410": "an initial value that cannot be written as source",
     # 5xx manifest and optimizer groups
     "MUF501": "a manifest that cannot be read",

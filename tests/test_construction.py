@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,28 +72,39 @@ class Buffers(nn.Module):
 
 
 def gpt2() -> nn.Module:
-    return hf.GPT2LMHeadModel(hf.GPT2Config(n_layer=2, n_embd=16, n_head=2, vocab_size=32))
+    model: nn.Module = hf.GPT2LMHeadModel(
+        hf.GPT2Config(n_layer=2, n_embd=16, n_head=2, vocab_size=32)
+    )
+    return model
 
 
 def llama() -> nn.Module:
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
-    return hf.LlamaForCausalLM(hf.LlamaConfig(num_hidden_layers=2, vocab_size=32, **sizes))
+    sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+    model: nn.Module = hf.LlamaForCausalLM(
+        hf.LlamaConfig(num_hidden_layers=2, vocab_size=32, **sizes)
+    )
+    return model
 
 
 def t5() -> nn.Module:
-    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_heads": 2}
-    return hf.T5Model(hf.T5Config(num_layers=2, vocab_size=32, **sizes))
+    sizes: dict[str, Any] = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_heads": 2}
+    model: nn.Module = hf.T5Model(hf.T5Config(num_layers=2, vocab_size=32, **sizes))
+    return model
 
 
 def vit() -> nn.Module:
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
-    return hf.ViTModel(hf.ViTConfig(num_hidden_layers=2, image_size=8, patch_size=4, **sizes))
+    sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+    model: nn.Module = hf.ViTModel(
+        hf.ViTConfig(num_hidden_layers=2, image_size=8, patch_size=4, **sizes)
+    )
+    return model
 
 
 def mamba() -> nn.Module:
-    return hf.MambaForCausalLM(
+    model: nn.Module = hf.MambaForCausalLM(
         hf.MambaConfig(num_hidden_layers=2, hidden_size=16, state_size=4, vocab_size=32)
     )
+    return model
 
 
 def encoder() -> nn.Module:
