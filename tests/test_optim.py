@@ -157,7 +157,7 @@ def test_at_base_there_is_one_group_in_torch_s_order() -> None:
 
 
 @pytest.mark.parametrize("optimizer", Optimizer)
-@pytest.mark.parametrize("norm", [1.0, 2.0, math.inf])
+@pytest.mark.parametrize("norm", [1.0, 2.0, 3.0, math.inf])
 def test_base_trains_bitwise_as_torch_does(optimizer: Optimizer, norm: float) -> None:
     torch.manual_seed(0)
     model = MLP(4)
