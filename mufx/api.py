@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -176,9 +178,10 @@ class Conversion:
     @cached_property
     def _python(self) -> ModuleType:
         """The emitted file, imported from a folder of its own."""
-        self._folder = tempfile.TemporaryDirectory(prefix="mufx-")
-        self.write(self._folder.name)
-        return import_emitted(Path(self._folder.name) / MODULE_FILE)
+        folder = Path(tempfile.mkdtemp(prefix="mufx-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        self.write(folder)
+        return import_emitted(folder / MODULE_FILE)
 
 
 def import_emitted(path: Path) -> ModuleType:

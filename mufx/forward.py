@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -255,12 +255,13 @@ class _Forward(Recorder):
         return fake
 
     @contextmanager
-    def _fake_state(self) -> Iterator[None]:
+    def _fake_state(self) -> Generator[None]:
         """Swaps every parameter, buffer and tensor attribute of the model for a fake."""
         fakes: dict[int, torch.Tensor] = {}
         undo: list[tuple[dict[str, Any], str, torch.Tensor]] = []
         for path, module in self.model.named_modules():
-            for store in (module._parameters, module._buffers, module.__dict__):
+            stores: list[dict[str, Any]] = [module._parameters, module._buffers, module.__dict__]
+            for store in stores:
                 for key, tensor in list(store.items()):
                     if not isinstance(tensor, torch.Tensor):
                         continue
@@ -292,7 +293,7 @@ class _Forward(Recorder):
     # -- module calls -----------------------------------------------------------------------
 
     @contextmanager
-    def _module_calls(self) -> Iterator[None]:
+    def _module_calls(self) -> Generator[None]:
         """Keeps the stack of module calls while the model runs."""
         original: Callable[..., object] = nn.Module.__call__
 
@@ -336,8 +337,7 @@ class _Forward(Recorder):
         self, cls: type[nn.Module], args: tuple[object, ...], kwargs: dict[str, object]
     ) -> dict[str, object]:
         if cls not in self._signatures:
-            self._end: fx.Node = self.graph._root
-        self._signatures[cls] = inspect.signature(cls.forward)
+            self._signatures[cls] = inspect.signature(cls.forward)
         try:
             bound = self._signatures[cls].bind(None, *args, **kwargs).arguments
         except TypeError:
@@ -370,7 +370,8 @@ class _Forward(Recorder):
                     constant = expr.is_number or isinstance(
                         expr, (sympy.logic.boolalg.BooleanTrue, sympy.logic.boolalg.BooleanFalse)
                     )
-                    cache[value.expr] = value.hint if constant else Size(expr, value.hint)
+                    free: Any = expr
+                    cache[value.expr] = value.hint if constant else Size(free, value.hint)
                 return cache[value.expr]
             if isinstance(value, slice):
                 return slice(simplify(value.start), simplify(value.stop), simplify(value.step))
@@ -419,7 +420,8 @@ def as_container(output: object) -> object:
     elif isinstance(output, Mapping):
         named = dict(output)
     elif isinstance(output, tuple) and hasattr(output, "_asdict"):
-        named = output._asdict()
+        as_dict: Callable[[], dict[str, object]] = getattr(output, "_asdict")  # noqa: B009
+        named = as_dict()
     else:
         return output
     return {name: as_container(value) for name, value in named.items() if value is not None}
@@ -432,7 +434,7 @@ def output_class(output: object) -> str | None:
 
 
 @contextmanager
-def _without_mha_fastpath() -> Iterator[None]:
+def _without_mha_fastpath() -> Generator[None]:
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

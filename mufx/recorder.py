@@ -109,7 +109,8 @@ class Recorder(TorchFunctionMode):
 
     def value_of(self, tensor: torch.Tensor) -> TensorValue:
         """Shape and dtype, as the recording keeps them."""
-        shape = tuple(d if isinstance(d, int) else self.size(d) for d in tensor.shape)
+        sizes: list[Any] = list(tensor.shape)  # annotated as int, but free ones are symbolic
+        shape = tuple(d if isinstance(d, int) else self.size(d) for d in sizes)
         return TensorValue(shape, tensor.dtype)
 
     def node_of(self, tensor: torch.Tensor) -> fx.Node:

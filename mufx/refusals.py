@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from mufx.recording import Origin
 
 
 @contextmanager
-def refusing_flattened_regions(origin: Callable[[], Origin]) -> Iterator[None]:
+def refusing_flattened_regions(origin: Callable[[], Origin]) -> Generator[None]:
     """Raises `MUF102`, with its place, where the model enters a region that has no node.
 
     Custom autograd functions and checkpoint regions would be recorded as the operations inside
@@ -60,7 +60,7 @@ def refusing_flattened_regions(origin: Callable[[], Origin]) -> Iterator[None]:
 
 
 @contextmanager
-def replaced(replacements: list[tuple[Any, str, Any]]) -> Iterator[None]:
+def replaced(replacements: list[tuple[Any, str, Any]]) -> Generator[None]:
     """Sets attributes, (owner, name, value) each, and puts the old ones back."""
     saved = [(owner, name, vars(owner)[name]) for owner, name, _ in replacements]
     for owner, name, new in replacements:

@@ -10,6 +10,7 @@ import keyword
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import sympy
 from torch import fx
@@ -78,7 +79,7 @@ class _Writer:
         self.inputs = context.inputs(tree)
         self.names: dict[fx.Node, str] = {}
         self.texts: dict[fx.Node, tuple[str, int]] = {}
-        self.size_names: dict[sympy.Symbol, str] = {}
+        self.size_names: dict[Any, str] = {}
         self.symbols_used: dict[str, None] = {}
         self.device_used = False
 
@@ -381,9 +382,8 @@ class _Writer:
                     hint="compute the size in the module that has the tensor",
                 )
             )
-        return _sympy_text(
-            size.expr.xreplace({s: sympy.Symbol(n) for s, n in self.size_names.items()})
-        )
+        named: Any = {s: sympy.Symbol(n) for s, n in self.size_names.items()}
+        return _sympy_text(size.expr.xreplace(named))
 
     def device(self) -> str:
         """Text of the device that the inputs are on."""
@@ -502,7 +502,7 @@ def _without_echo(lines: list[str]) -> list[str]:
     return lines
 
 
-def _sympy_text(expr: sympy.Expr) -> str:
+def _sympy_text(expr: object) -> str:
     from torch.utils._sympy.printers import PythonPrinter
 
     return str(PythonPrinter().doprint(expr))

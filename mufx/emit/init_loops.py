@@ -14,6 +14,7 @@ from mufx.emit.text import filled, holes, skeleton
 
 _LOCAL = re.compile(r"⟨(\d+):([^⟩]*)⟩")
 _DEFINITION = re.compile(r"⟨(\d+):[^⟩]*⟩ = ")
+_LOOP = re.compile(r"^ *for ([\w, ]+) in ", re.MULTILINE)
 _REFERENCE = re.compile(r"⟪([^⟫]*)⟫")
 _WIDTH = 92
 _LONGEST_GROUP = 8
@@ -286,20 +287,16 @@ def _numbers(part: list[_Segment]) -> tuple[list[str], dict[str, tuple[str, ...]
             texts.append(None)
             continue
         if column not in known:
-            variable, count = name or "value", 1
+            variable, count = name or "number", 1
             while variable in columns:
                 count += 1
-                variable = f"{name or 'value'}_{count}"
+                variable = f"{name or 'number'}_{count}"
             known[column], columns[variable] = variable, column
         texts.append(known[column])
-    items: list[str] = []
-    at = 0
-    for item in part[0].items:
-        offset = at
-        items.append(
-            filled(item, lambda i, h, o=offset: texts[o + i] or f"⟦{h.name}={h.value}⟧")  # type: ignore[misc]
-        )
-        at += len(holes(item))
+    chosen = iter(texts)
+    items = [
+        filled(item, lambda _, h: next(chosen) or f"⟦{h.name}={h.value}⟧") for item in part[0].items
+    ]
     return items, columns
 
 
@@ -398,9 +395,11 @@ def _final(item: str, scope: _Scope) -> str:
 
 def _with_local_names(lines: list[str]) -> list[str]:
     names: dict[str, str] = {}
-    for number, hint in _LOCAL.findall("\n".join(lines)):
+    text = "\n".join(lines)
+    loops = {name for group in _LOOP.findall(text) for name in group.split(", ")}
+    for number, hint in _LOCAL.findall(text):
         if number not in names:
-            taken, name, count = set(names.values()), hint, 1
+            taken, name, count = loops | set(names.values()), hint, 1
             while name in taken:
                 count += 1
                 name = f"{hint}_{count}"

@@ -13,14 +13,14 @@ from mufx.sizes import Slot
 
 ELEMENTWISE = RuleTable()
 
-_SMALL, _LARGE = 1e-3, 1e4
+_LARGE = 1e4
 
 
 def _is_literal(value: object) -> bool:
     return not isinstance(value, fx.Node)
 
 
-def scaled(flow: Flow, value: Value, slot: Slot, power: float) -> Value:
+def scaled(flow: Flow, value: Value, slot: Slot, power: float, neutral: bool = False) -> Value:
     """`value` times the literal in `slot` to a power; the literal is a site."""
     if isinstance(value, Several):
         return value
@@ -39,21 +39,21 @@ def scaled(flow: Flow, value: Value, slot: Slot, power: float) -> Value:
         ways = {Rank.BEFORE: site}
     elif site:
         ways.setdefault(Rank.AFTER, site)
-    return Magnitude(ratio, ways or None, _is_neutral_literal(flow, slot))
+    return Magnitude(ratio, ways or None, neutral)
 
 
-def _is_neutral_literal(flow: Flow, slot: Slot) -> bool:
-    literal = flow.number(slot)
-    return literal.neutral and Rank.AFTER not in literal.known_ways()
+def _stands_for_infinity(node: fx.Node, slot: Slot) -> bool:
+    literal = node.args[slot] if isinstance(slot, int) else node.kwargs.get(slot)
+    return isinstance(literal, (int, float)) and abs(literal) >= _LARGE
 
 
 @ELEMENTWISE.rule("mul")
 def mul(flow: Flow, node: fx.Node) -> Value:
     """A product: ratios multiply. A literal is a place for a correction."""
-    first, second = (0, 1) if len(node.args) > 1 else (0, "other")
-    a, b = node.args[0], argument(node, 1, "other")[1]
+    first: Slot = 0
+    a, (second, b) = node.args[0], argument(node, 1, "other")
     if _is_literal(b):
-        return scaled(flow, flow.value(first), second, 1)
+        return scaled(flow, flow.value(first), second, 1, _stands_for_infinity(node, second))
     if _is_literal(a):
         return scaled(flow, flow.value(second), first, 1)
     return product(flow, first, second, 1)

@@ -193,5 +193,5 @@ def dims(value: object, rank: int) -> tuple[int, ...]:
     """A `dim` argument as non-negative axes; all axes for `None`."""
     if value is None:
         return tuple(range(rank))
-    chosen = value if isinstance(value, (tuple, list)) else (value,)
+    chosen: Any = value if isinstance(value, (tuple, list)) else (value,)
     return tuple(int(d) % rank for d in chosen) if rank else ()
