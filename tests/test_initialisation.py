@@ -103,13 +103,7 @@ def mamba(depth: int) -> nn.Module:
 
 
 def t5(depth: int) -> nn.Module:
-    sizes: dict[str, Any] = {
-        "d_model": 32,
-        "d_kv": 8,
-        "d_ff": 64,
-        "num_heads": 4,
-        "num_layers": depth,
-    }
+    sizes: dict[str, Any] = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_heads": 4}
     model: nn.Module = hf.T5ForConditionalGeneration(
         hf.T5Config(vocab_size=100, num_layers=depth, **sizes)
     )
@@ -211,6 +205,22 @@ def test_lines_do_not_grow_with_depth(name: str) -> None:
     few = init_body(record_construction(lambda: build(3)), {})
     many = init_body(record_construction(lambda: build(6)), {})
     assert len(few) == len(many)
+
+
+class Shadowing(nn.Module):
+    """Local variables of the constructor that are called like the variables of loops."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(8, 8) for _ in range(3)])
+        linear = torch.rand(8)
+        for layer in self.layers:
+            assert isinstance(layer, nn.Linear)
+            layer.bias.data.copy_(linear + linear.exp())
+
+
+def test_loops_do_not_shadow() -> None:
+    assert_bitwise(Shadowing)
 
 
 @pytest.mark.parametrize("name", [*MODELS])
