@@ -278,3 +278,48 @@ def test_large_foreign_table_is_refused() -> None:
     assert "table starts from 400 numbers" in diagnostic.message
     assert diagnostic.place is not None
     assert diagnostic.place.file == __file__
+
+
+class Unusual(nn.Module):
+    """What needs care to be written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.identity = nn.Parameter(nn.init.eye_(torch.empty(6, 8)))
+        self.outer = nn.Parameter(torch.empty(3, 2))
+        with torch.no_grad():
+            outer = torch.einsum("i, j -> ij", torch.arange(3.0), torch.arange(2.0))
+            self.outer.copy_(outer.clamp(min=0.25, max=1.5) * 0.0123456789 + 1.23456789)
+        lists = [nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)]) for _ in range(3)]
+        self.list = nn.ModuleList(lists)
+
+
+class NoParameters(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.randn(3)
+        self.register_buffer("table", torch.rand(3))
+
+
+class OwnGenerator(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.randn(3, generator=torch.Generator().manual_seed(1)))
+
+
+@pytest.mark.parametrize("build", [Unusual, NoParameters])
+def test_unusual_bitwise(build: Build) -> None:
+    assert_bitwise(build)
+
+
+def test_loop_variables_hide_no_builtin() -> None:
+    assert "for list in" not in "\n".join(init_body(record_construction(Unusual), {}))
+
+
+def test_a_generator_of_its_own_is_refused_where_it_is_used() -> None:
+    with pytest.raises(MufxError) as raised:
+        init_body(record_construction(OwnGenerator), {})
+    (diagnostic,) = raised.value.diagnostics
+    assert diagnostic.code == "MUF402"
+    assert diagnostic.place is not None
+    assert diagnostic.place.file == __file__

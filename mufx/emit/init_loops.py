@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import keyword
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +20,11 @@ _LOOP = re.compile(r"^ *for ([\w, ]+) in ", re.MULTILINE)
 _REFERENCE = re.compile(r"⟪([^⟫]*)⟫")
 _WIDTH = 92
 _LONGEST_GROUP = 8
+
+_QUOTED = re.compile(r'"[^"]*"')
+_HIDDEN = {ord(c): 0xE000 + i for i, c in enumerate(" ,()[]{}")}  # a line never breaks there
+_SHOWN = {hidden: c for c, hidden in _HIDDEN.items()}
+_RESERVED = frozenset([*dir(builtins), *keyword.kwlist])
 
 Path = tuple[str, ...]
 
@@ -80,7 +87,9 @@ def fold(statements: Iterable[str], model: nn.Module, free: bool = False) -> lis
 def _indented(line: str) -> list[str]:
     code = line.lstrip(" ")
     indent = line[: len(line) - len(code)]
-    return [indent + part for part in _wrapped(code, _WIDTH - len(indent))]
+    safe = _QUOTED.sub(lambda m: m[0].translate(_HIDDEN), code)
+    parts = _wrapped(safe, _WIDTH - len(indent))
+    return [indent + part.translate(_SHOWN) for part in parts]
 
 
 # -- loops over the children of a container ----------------------------------------------------
@@ -385,7 +394,8 @@ def _noun(modules: list[nn.Module]) -> str:
     for module in modules:
         words = re.findall(r"[A-Z][a-z]+", type(module).__name__)
         nouns.add(words[-1].lower() if words else "module")
-    return nouns.pop() if len(nouns) == 1 else "module"
+    noun = nouns.pop() if len(nouns) == 1 else "module"
+    return "module" if noun in _RESERVED else noun
 
 
 def _final(item: str, scope: _Scope) -> str:

@@ -34,6 +34,9 @@ _PRESERVED = re.compile(r",? ?memory_format=torch\.preserve_format")
 _REFERENCE = re.compile(r"⟪([^⟫]*)⟫")
 _TIDY = re.compile(r"\(, ")
 
+_METHODS = {
+    "+=": "add_", "-=": "sub_", "*=": "mul_", "/=": "div_", "**=": "pow_", "@=": "matmul_",
+}  # fmt: skip
 _LONGEST = 64  # numbers that are written out one by one
 
 
@@ -94,6 +97,7 @@ class _Writer:
         self.facts = InitFacts(construction)
         self.pending: dict[int, _Pending] = {}
         self.locals: dict[int, str] = {}
+        self.shared: dict[fx.Node, str] = {}
         self.constants: dict[int, float] = {}
         self.used: set[int] = set()
         self.done: set[int] = set()
@@ -108,18 +112,38 @@ class _Writer:
             storage = self.facts.storage(node)
             if storage is None:
                 continue
-            self.current = node
-            if node is self.facts.creators[storage]:
-                self._create(node, storage)
-            else:
-                self._change(node, storage)
-            if node is self.facts.last[storage] and storage not in self.done:
-                self._finish(node, storage)
+            try:
+                self._write(node, storage)
+            except MufxError as problem:
+                place = self.place(node)
+                located = (replace(d, place=d.place or place) for d in problem.diagnostics)
+                raise MufxError(*located) from None
         order = tree_order(self.construction)
         free = sorted(self.free, key=lambda name: order[name])
         return InitStatements(
             tuple(self.lines), tuple(self.free[name] for name in free), self.overwritten
         )
+
+    def _write(self, node: fx.Node, storage: int) -> None:
+        self.current = node
+        if node is self.facts.creators[storage]:
+            self._create(node, storage)
+        else:
+            self._change(node, storage)
+        if node is self.facts.last[storage] and storage not in self.done:
+            self._finish(node, storage)
+
+    def _share(self, node: fx.Node) -> None:
+        """Results of several tensors that are used more than once become a local variable."""
+        if len(node.users) < 2:
+            return
+        self.current = node
+        _, drawn = self._depends(node)
+        text = self._expression(node)[0]
+        self._flush(-1, is_random(node) or drawn)
+        local = f"⟨{len(self.locals) + len(self.shared)}:{self._hint(node)}⟩"
+        self.shared[node] = local
+        self.lines.append(f"{local} = {text}")
 
     # -- nodes ------------------------------------------------------------------------------
 
@@ -305,7 +329,7 @@ class _Writer:
         """Makes a temporary a local variable."""
         held = self.pending.pop(storage)
         made = self.facts.creators[storage]
-        local = f"⟨{len(self.locals)}:{self._hint(made)}⟩"
+        local = f"⟨{len(self.locals) + len(self.shared)}:{self._hint(made)}⟩"
         self.locals[storage] = local
         self.lines.append(f"{local} = {held.text}")
 
@@ -322,17 +346,25 @@ class _Writer:
         name = operation(node)
         if name in ("uniform", "normal"):
             return self._kaiming(node, place) or _draw(node, name, place)
-        if isinstance(node.target, str) or callable(node.target):
-            public = getattr(init, _python_name(node), None)
-            if public is not None and node.op == "call_function":
-                return _init_call(node, public, place, self)
+        if name == "eye" and self._is_eye(node):
+            return f"nn.init.eye_({place})"
+        public = getattr(init, _python_name(node), None)
+        if is_in_place(node) and node.op == "call_function" and node.target is public:
+            return _init_call(node, public, place, self)
         if name == "setitem":
             index = expression_index(node.args[1], self)
             return f"{place}[{index}] = {literal(node.args[2], self)}"
         if node.target in INPLACE:
             other = literal(node.args[1], self)
+            if references(place) == [place[1:-1]]:
+                return f"{place}.{_METHODS[INPLACE[node.target]]}({other})"
             return f"{place} {INPLACE[node.target]} {other}"
         return self._expression(node)[0]
+
+    def _is_eye(self, node: fx.Node) -> bool:
+        """Whether `torch.eye(n, m, out=t)` has the shape of `t`, as in `nn.init.eye_`."""
+        value = self.construction.values[node.name]
+        return value is not None and tuple(node.args) == value.sizes
 
     def _kaiming(self, node: fx.Node, place: str) -> str | None:
         """The default draw of torch's linear and convolution weights, said as torch says it."""
@@ -354,6 +386,8 @@ class _Writer:
     def value(self, node: fx.Node) -> tuple[str, int]:
         """Text and precedence of a tensor."""
         storage = self.facts.storage(node)
+        if node in self.shared:
+            return self.shared[node], ATOM
         if storage is None:
             return expression(node, self)
         if self.facts.is_whole(node):

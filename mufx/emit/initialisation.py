@@ -35,15 +35,24 @@ def init_body(construction: Construction, init_scales: Mapping[str, InitScale]) 
     statements = init_statements(construction)
     lines = [_OVERWRITTEN] if statements.overwritten else []
     if any("device=device" in text for text in statements.ordered):
-        lines.append("device = next(self.parameters()).device")
+        lines.append(_device(construction))
     lines += fold(statements.ordered, construction.model)
     lines += fold(statements.free, construction.model, free=True)
     order = tree_order(construction)
     scaled = sorted(init_scales, key=lambda name: order[name])
     if scaled:
-        lines.append("# μP: from the constructor's init at this width to the one that transfers.")
+        lines.append("# μP: the constructor's init, brought to its size at base width")
         lines += fold((_scaling(n, init_scales[n]) for n in scaled), construction.model, free=True)
     return lines
+
+
+def _device(construction: Construction) -> str:
+    """Where what is drawn and thrown away is drawn."""
+    model = construction.model
+    for tensors in ("parameters", "buffers"):
+        if any(True for _ in getattr(model, tensors)()):
+            return f"device = next(self.{tensors}()).device"
+    return "device = torch.get_default_device()"
 
 
 def _scaling(name: str, scale: InitScale) -> str:
