@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -19,13 +19,13 @@ from torch import nn
 
 import mufx
 from mufx import manifest as manifests
-from mufx.diagnostics import raise_errors
+from mufx.diagnostics import Diagnostic, raise_errors
 from mufx.emit.initialisation import InitScale
 from mufx.emit.writer import Emission, emit
 from mufx.manifest import Manifest
 from mufx.passes import PASSES
 from mufx.passes.scale_inits import size
-from mufx.program import Change, Pass, Program
+from mufx.program import Change, Optimizer, Pass, Program
 from mufx.rules import RULES, RuleTable
 from mufx.source import ExampleInputs, Source, from_callable
 from mufx.tracing import trace as trace_source
@@ -255,7 +255,7 @@ def _manifest(program: Program, text: str) -> Manifest:
             manifests.Change(
                 node=c.node,
                 module=c.place.module,
-                file=c.place.file,
+                file=portable(c.place.file),
                 line=c.place.line,
                 before=c.before,
                 after=c.after,
@@ -263,8 +263,24 @@ def _manifest(program: Program, text: str) -> Manifest:
             )
             for c in program.changes
         ),
-        diagnostics=tuple(manifests.DiagnosticEntry.of(d) for d in program.diagnostics),
+        diagnostics=tuple(manifests.DiagnosticEntry.of(_portable(d)) for d in program.diagnostics),
     )
+
+
+def portable(file: str) -> str:
+    """A source file's path as it is on any machine: in a package, or in the working folder."""
+    path = Path(file)
+    for folder in (Path.cwd(), *map(Path, sys.path)):
+        if folder.is_absolute() and folder.name != "" and path.is_relative_to(folder):
+            return path.relative_to(folder).as_posix()
+    return path.name
+
+
+def _portable(diagnostic: Diagnostic) -> Diagnostic:
+    place = diagnostic.place
+    if place is None:
+        return diagnostic
+    return replace(diagnostic, place=replace(place, file=portable(place.file)))
 
 
 def _entry(
@@ -282,7 +298,7 @@ def _entry(
         init_correction=program.init_corrections[name],
         lr_scale=plan.lr,
         weight_decay_scale=plan.weight_decay,
-        eps_scale=plan.eps,
+        eps_scale=1.0 if program.optimizer is Optimizer.SGD else plan.eps,
         clip_scale=plan.clip,
         group="",
         tied=aliases.get(name, ()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from mufx.moments import Moments
@@ -23,9 +24,15 @@ def scale_inits(program: Program) -> Program:
     Before: `inits` and `plan`. After: `init_corrections` holds a factor for every parameter.
     """
     corrections = {
-        name: program.plan[name].init * _shrinkage(*inits) for name, inits in program.inits.items()
+        name: _settled(program.plan[name].init * _shrinkage(*inits))
+        for name, inits in program.inits.items()
     }
     return replace(program, init_corrections=corrections)
+
+
+def _settled(factor: float) -> float:
+    """Exactly 1 where rounding alone keeps the factor from it: nothing is multiplied then."""
+    return 1.0 if math.isclose(factor, 1.0, rel_tol=1e-12) else factor
 
 
 def _shrinkage(base: Moments, target: Moments) -> float:

@@ -33,9 +33,10 @@ def leaf_expression(module: nn.Module) -> str | None:
 
 def _signature(cls: type[nn.Module]) -> dict[str, inspect.Parameter]:
     for base in cls.__mro__:
-        parameters = list(
-            inspect.signature(vars(base).get("__init__", object)).parameters.values()
-        )[1:]
+        init: Any = base.__dict__.get("__init__")
+        if init is None:
+            continue
+        parameters = list(inspect.signature(init).parameters.values())[1:]
         variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
         if not any(p.kind in variadic for p in parameters):
             return {p.name: p for p in parameters}
