@@ -109,11 +109,8 @@ class _Writer:
 
     def write(self) -> InitStatements:
         for node in self.facts.kept:
-            storage = self.facts.storage(node)
-            if storage is None:
-                continue
             try:
-                self._write(node, storage)
+                self._write(node)
             except MufxError as problem:
                 place = self.place(node)
                 located = (replace(d, place=d.place or place) for d in problem.diagnostics)
@@ -124,8 +121,12 @@ class _Writer:
             tuple(self.lines), tuple(self.free[name] for name in free), self.overwritten
         )
 
-    def _write(self, node: fx.Node, storage: int) -> None:
+    def _write(self, node: fx.Node) -> None:
         self.current = node
+        storage = self.facts.storage(node)
+        if storage is None:
+            self._share(node)
+            return
         if node is self.facts.creators[storage]:
             self._create(node, storage)
         else:
@@ -137,7 +138,6 @@ class _Writer:
         """Results of several tensors that are used more than once become a local variable."""
         if len(node.users) < 2:
             return
-        self.current = node
         _, drawn = self._depends(node)
         text = self._expression(node)[0]
         self._flush(-1, is_random(node) or drawn)
@@ -321,7 +321,8 @@ class _Writer:
     def _drop_used(self) -> None:
         for storage in self.used:
             held = self.pending.get(storage)
-            if held is not None and held.random:
+            once = self.facts.reads.get(storage, 0) <= 1
+            if held is not None and (held.random or (once and held.constant is None)):
                 del self.pending[storage]
         self.used.clear()
 
