@@ -6,6 +6,7 @@ import builtins
 import keyword
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -80,8 +81,33 @@ def fold(statements: Iterable[str], model: nn.Module, free: bool = False) -> lis
 
     `free` statements can stand in any order.
     """
-    lines = _with_local_names(_block(list(statements), _Scope(model, free)))
-    return [part for line in lines for part in _indented(line)]
+    texts = list(statements)
+    uses = Counter(number for text in texts for number, _ in _LOCAL.findall(text))
+    counted = [_LOCAL.sub(lambda m: f"⟨{m[1]}:{m[2]}/{uses[m[1]]}⟩", text) for text in texts]
+    scope = _Scope(model, free)
+    lines = _with_local_names(_block(counted, scope))
+    parts = [part for line in lines for part in _indented(line)]
+    return fold_loops(_whole(parts), _lists(scope))  # for lists in step: a copy of each block
+
+
+def _whole(lines: list[str]) -> list[str]:
+    """Statements, each with the lines that belong to it."""
+    statements: list[str] = []
+    for line in lines:
+        if statements and line.startswith((" ", ")", "]")):
+            statements[-1] += f"\n{line}"
+        else:
+            statements.append(line)
+    return statements
+
+
+def _lists(scope: _Scope) -> dict[str, int]:
+    """The lists of a model, as they are written, with their lengths."""
+    return {
+        scope.text(tuple(path.split("."))): len(module)
+        for path, module in scope.model.named_modules()
+        if path and isinstance(module, (nn.ModuleList, nn.Sequential))
+    }
 
 
 def _indented(line: str) -> list[str]:
@@ -246,11 +272,16 @@ def _body(segment: _Segment) -> tuple[str, ...]:
 
 
 def _relative(items: Sequence[str], prefix: str, form: object = None) -> tuple[str, ...]:
-    """Statements with `prefix` cut off their tensors, and their own local variables numbered."""
+    """Statements with `prefix` cut off their tensors, and their own local variables numbered.
+
+    A local variable that is used elsewhere too keeps its number, which no other statement has.
+    """
     own: dict[str, str] = {}
     texts: list[str] = []
+    found = Counter(_LOCAL.findall("\n".join(items)))
+    inside = {number for (number, hint), n in found.items() if hint.endswith(f"/{n}")}
     for item in items:
-        for number in _DEFINITION.findall(item):
+        for number in inside.intersection(_DEFINITION.findall(item)):
             own[number] = f"own{len(own)}"
         text = _LOCAL.sub(lambda m: f"⟨{own.get(m[1], m[1])}:{m[2]}⟩", item)
         text = _REFERENCE.sub(
@@ -409,10 +440,11 @@ def _with_local_names(lines: list[str]) -> list[str]:
     loops = {name for group in _LOOP.findall(text) for name in group.split(", ")}
     for number, hint in _LOCAL.findall(text):
         if number not in names:
-            taken, name, count = loops | set(names.values()), hint, 1
+            wanted = hint.partition("/")[0]
+            taken, name, count = loops | set(names.values()), wanted, 1
             while name in taken:
                 count += 1
-                name = f"{hint}_{count}"
+                name = f"{wanted}_{count}"
             names[number] = name
     return [_LOCAL.sub(lambda m: names[m[1]], line) for line in lines]
 
