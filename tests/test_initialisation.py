@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from functools import partial
@@ -123,10 +124,19 @@ def swin(depth: int) -> nn.Module:
     return model
 
 
+class Teacher(nn.Module):
+    """Blocks, and a copy of each."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Linear(4, 4) for _ in range(depth)])
+        self.averages = copy.deepcopy(self.blocks)
+
+
 Deep = Callable[[int], nn.Module]
 DEEP: dict[str, Deep] = {
     "encoder": encoder, "gpt2": gpt2, "llama": llama, "mamba": mamba, "t5": t5, "vit": vit,
-    "swin": swin,
+    "swin": swin, "teacher": Teacher,
 }  # fmt: skip
 MODELS: dict[str, Build] = {
     "everything": Everything,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from torch import nn
 
 from mufx.emit.init_statements import references
+from mufx.emit.loops import fold_loops
 from mufx.emit.text import filled, holes, skeleton
 
 _LOCAL = re.compile(r"⟨(\d+):([^⟩]*)⟩")
