@@ -55,13 +55,12 @@ def param_groups(
                 hint='convert with optimizer="adamw" and train with torch.optim.AdamW',
             )
         )
-    document = _document(manifest)
-    parameters = _matched(module, document)
+    found = _matched(module, manifest)
     values = {"lr": lr, "weight_decay": weight_decay, "eps": eps}
-    groups = runtime._groups(parameters, document, values)
+    groups = runtime._groups(found, manifest.optimizer.value, values)
     if no_decay is None:
         return groups
-    excluded = {id(p) for name, p in parameters.items() if no_decay(name, p)}
+    excluded = {id(p) for name, (p, _) in found.items() if no_decay(name, p)}
     return [part for group in groups for part in _split(group, excluded)]
 
 
@@ -81,8 +80,7 @@ def clip_grad_norm_(
     Raises:
         MufxError: `MUF506` where the module's parameters are not the manifest's.
     """
-    document = _document(manifest)
-    return runtime._clip(_matched(module, document), document, max_norm, norm_type)
+    return runtime._clip(_matched(module, manifest), max_norm, norm_type)
 
 
 def scaled(value: float, groups: Iterable[Mapping[str, Any]]) -> list[float]:
@@ -97,24 +95,41 @@ def scaled(value: float, groups: Iterable[Mapping[str, Any]]) -> list[float]:
     return [value * group["lr_scale"] for group in groups]
 
 
-def _document(manifest: Manifest) -> dict[str, Any]:
-    """What the runtime reads of manifest.json, without a copy: clipping needs it every step."""
-    parameters = {name: vars(entry) for name, entry in manifest.parameters.items()}
-    return {"optimizer": manifest.optimizer.value, "parameters": parameters}
-
-
-def _matched(module: nn.Module, document: dict[str, Any]) -> dict[str, nn.Parameter]:
+def _matched(module: nn.Module, manifest: Manifest) -> dict[str, Any]:
+    """Parameters and their entries by name, without a copy: clipping needs them every step."""
+    entries = {name: vars(entry) for name, entry in manifest.parameters.items()}
     try:
-        return runtime._parameters(module, document)
+        return runtime._entries(module, {"parameters": entries})
     except ValueError as problem:
         raise MufxError(
             error(
                 "MUF506",
-                str(problem),
+                "; ".join(_differences(module, manifest)) or str(problem),
                 hint="give the module that the manifest was written with, before wrappers that "
                 "flatten its parameters",
             )
         ) from None
+
+
+def _differences(module: nn.Module, manifest: Manifest) -> list[str]:
+    """Everything that keeps a module from being the one of a manifest."""
+    names = {n: name for name, e in manifest.parameters.items() for n in (name, *e.tied)}
+    present = dict(module.named_parameters())
+    key = str if names.keys() >= present.keys() else runtime._plain
+    names = {key(n): name for n, name in names.items()}
+    problems: list[str] = []
+    taken: set[str] = set()
+    for given, parameter in present.items():
+        name, shape = names.get(key(given)), tuple(parameter.shape)
+        if name is None:
+            problems += [f"{given} is not in the manifest"] * parameter.requires_grad
+        elif name in taken:
+            problems.append(f"{given} and another parameter are one in the manifest, {name}")
+        elif shape != (wanted := manifest.parameters[name].shape):
+            problems.append(f"{given} is {list(shape)}, in the manifest {list(wanted)}")
+        taken.add(name or "")
+    missing = manifest.parameters.keys() - taken
+    return problems + [f"{name} is not in the model" for name in sorted(missing)]
 
 
 def _split(group: dict[str, Any], excluded: set[int]) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mufx.diagnostics import error
 from mufx.magnitudes import Site, SiteKind
-from mufx.moments import Moments
+from mufx.passes.scale_inits import size
 from mufx.program import Optimizer, Program
 from mufx.ratios import Check, Finding, Scaling
 from mufx.sizes import same
@@ -55,11 +55,7 @@ def _buffers(program: Program) -> dict[Site, float]:
 def _scaling(program: Program, name: str) -> Scaling:
     base, target = program.inits[name]
     plan = program.plan[name]
-    before, after = (_size(base), _size(target) * program.init_corrections[name])
+    before, after = (size(base), size(target) * program.init_corrections[name])
     # One step of SGD moves a weight by lr times the gradient, whose scale eps follows.
     update = plan.lr * (plan.eps if program.optimizer is Optimizer.SGD else 1.0)
     return Scaling(after / before if before else 1.0, update, at_zero=same(before, 0.0))
-
-
-def _size(moments: Moments) -> float:
-    return float((moments.mean**2 + moments.std**2) ** 0.5)

@@ -42,9 +42,5 @@ def _shrinkage(base: Moments, target: Moments) -> float:
 
 
 def size(moments: Moments) -> float:
-    """The standard deviation of a random init, the magnitude of a constant one."""
-    if moments.random:
-        return moments.std
-    return (
-        abs(moments.mean) if moments.std == 0 else float((moments.mean**2 + moments.std**2) ** 0.5)
-    )
+    """The root mean square of the entries: the standard deviation where the mean is zero."""
+    return math.hypot(moments.mean, moments.std)

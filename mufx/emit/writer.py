@@ -458,7 +458,7 @@ def _type(emitted: EmittedClass, name: str) -> str:
 def _header(emission: Emission) -> str:
     lines = [f'"""{emission.name} in the maximal update parametrization.', ""]
     lines += [*emission.summary.splitlines(), '"""', "", "from __future__ import annotations", ""]
-    lines += ["import hashlib", "import json"]
+    lines += ["import hashlib", "import json", "from functools import cache"]
     lines += ["from pathlib import Path", "from typing import Any, NamedTuple", ""]
     lines += ["import torch", "import torch.nn.functional as F", "from torch import Tensor, nn", ""]
     lines += [f'__all__ = ["{emission.name}", "clip_grad_norm_", "param_groups"]']
@@ -466,10 +466,5 @@ def _header(emission: Emission) -> str:
 
 
 def _runtime() -> str:
-    functions = [
-        f
-        for _, f in inspect.getmembers(runtime, inspect.isfunction)
-        if f.__module__ == runtime.__name__
-    ]
-    ordered = sorted(functions, key=lambda f: f.__code__.co_firstlineno)
-    return "\n\n\n".join(inspect.getsource(f).rstrip() for f in ordered)
+    source = inspect.getsource(runtime)
+    return source[source.index("@cache") :].rstrip()
