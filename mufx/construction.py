@@ -164,11 +164,10 @@ class _Construction(Recorder):
         kwargs: Mapping[str, Any] | None = None,
     ) -> object:
         kwargs = kwargs or {}
-        spelled_out = _SPELLED_OUT.get(getattr(func, "__name__", ""))
-        # looked up now: a library may have put its own function in the place of torch's
-        if spelled_out is not None and func in (*spelled_out[:-1], _current(func)):
+        spelled = spelled_out(func)
+        if spelled is not None:
             with self:
-                return spelled_out[-1](**kwargs)
+                return spelled(**kwargs)
         if func in _LEAVES_THE_GRAPH and args[0].is_meta:
             return func(self._evaluate(args[0]), *args[1:], **kwargs)
         return super().__torch_function__(func, types, args, kwargs)
@@ -381,6 +380,11 @@ def is_in_place(node: fx.Node) -> bool:
 def is_random(node: fx.Node) -> bool:
     """Whether the node draws from a generator."""
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    return is_random_name(name)
+
+
+def is_random_name(name: str) -> bool:
+    """Whether a function of torch with this name draws from a generator."""
     return name in _RANDOM
 
 
@@ -428,6 +432,15 @@ _SPELLED_OUT: dict[str, tuple[Callable[..., object], Callable[..., object]]] = {
     "constant_": (init.constant_, _constant),
     "kaiming_uniform_": (init.kaiming_uniform_, _kaiming_uniform),
 }
+
+
+def spelled_out(function: Callable[..., object]) -> Callable[..., object] | None:
+    """What an overridable function of torch.nn.init does, in the methods of tensors."""
+    known = _SPELLED_OUT.get(getattr(function, "__name__", ""))
+    # looked up now: a library may have put its own function in the place of torch's
+    if known is None or function not in (known[0], _current(function)):
+        return None
+    return known[1]
 
 
 def _current(function: Callable[..., object]) -> object:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from mufx.construction import Construction, is_in_place, is_random
 from mufx.diagnostics import MufxError, Place, error
 from mufx.emit.expressions import ATOM, INPLACE, expression, literal
 from mufx.emit.init_facts import BY_SHAPE, WHOLE_WRITES, InitFacts, written
+from mufx.emit.init_resets import default_resets
 from mufx.emit.sources import statement_at
 from mufx.emit.text import hole
 from mufx.recording import Size
@@ -52,6 +53,8 @@ class InitStatements:
     free: tuple[str, ...]
     overwritten: bool
     """Whether some draws are overwritten by later ones."""
+    reset: bool
+    """Whether all modules are reset to their defaults before (`init_resets.RESET`)."""
 
 
 def reference(name: str) -> str:
@@ -74,9 +77,9 @@ def tree_order(construction: Construction) -> dict[str, int]:
     return {name: i for i, name in enumerate(dict.fromkeys(names))}
 
 
-def init_statements(construction: Construction) -> InitStatements:
-    """The program, without what nobody can see."""
-    return _Writer(construction).write()
+def init_statements(construction: Construction, leaves: Collection[str] = ()) -> InitStatements:
+    """The program, without what nobody can see and what `RESET` does."""
+    return _Writer(construction, leaves).write()
 
 
 @dataclass
@@ -92,9 +95,10 @@ class _Pending:
 
 
 class _Writer:
-    def __init__(self, construction: Construction) -> None:
+    def __init__(self, construction: Construction, leaves: Collection[str]) -> None:
         self.construction = construction
         self.facts = InitFacts(construction)
+        self.resets = default_resets(construction, self.facts, leaves)
         self.pending: dict[int, _Pending] = {}
         self.locals: dict[int, str] = {}
         self.shared: dict[fx.Node, str] = {}
@@ -109,6 +113,8 @@ class _Writer:
 
     def write(self) -> InitStatements:
         for node in self.facts.kept:
+            if node in self.resets:
+                continue
             try:
                 self._write(node)
             except MufxError as problem:
@@ -118,7 +124,10 @@ class _Writer:
         order = tree_order(self.construction)
         free = sorted(self.free, key=lambda name: order[name])
         return InitStatements(
-            tuple(self.lines), tuple(self.free[name] for name in free), self.overwritten
+            tuple(self.lines),
+            tuple(self.free[name] for name in free),
+            self.overwritten,
+            bool(self.resets),
         )
 
     def _write(self, node: fx.Node) -> None:

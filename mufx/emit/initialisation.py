@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from mufx.construction import Construction
 from mufx.emit.init_loops import fold
+from mufx.emit.init_resets import RESET
 from mufx.emit.init_statements import init_statements, reference, tree_order
 from mufx.emit.text import hole
 
@@ -21,7 +22,11 @@ class InitScale:
     comment: str
 
 
-def init_body(construction: Construction, init_scales: Mapping[str, InitScale]) -> list[str]:
+def init_body(
+    construction: Construction,
+    init_scales: Mapping[str, InitScale],
+    leaves: Collection[str] = (),
+) -> list[str]:
     """The lines of `init_weights(self, generator=None)` of the root module, without indentation.
 
     They write to `self`'s parameters and buffers in place and pass `generator` to every draw. On
@@ -29,11 +34,15 @@ def init_body(construction: Construction, init_scales: Mapping[str, InitScale]) 
     constructor gives; on any device it is the same distribution. The lines need `torch` and
     `nn`, and have to run under `torch.no_grad()`.
 
+    `leaves` are the paths of the modules of torch that the emitted file constructs as they are:
+    their default fills can be left to `reset_parameters()`.
+
     Raises:
         MufxError: `MUF4xx`: an operation that has no public name in torch.
     """
-    statements = init_statements(construction)
-    lines = [_OVERWRITTEN] if statements.overwritten else []
+    statements = init_statements(construction, leaves)
+    lines = list(RESET) if statements.reset else []
+    lines += [_OVERWRITTEN] if statements.overwritten else []
     if any("device=device" in text for text in statements.ordered):
         lines.append(_device(construction))
     lines += fold(statements.ordered, construction.model)

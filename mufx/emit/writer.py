@@ -315,7 +315,7 @@ class _Writer:
             for other in names[1:]
             if self._is_parameter(names[0])
         ]
-        lines = init_body(self.emission.construction, self.emission.init_scales)
+        lines = init_body(self.emission.construction, self.emission.init_scales, self.tree.leaves)
         return [
             "    @torch.no_grad()",
             "    def init_weights(self, generator: torch.Generator | None = None) -> None:",
