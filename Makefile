@@ -26,7 +26,7 @@ $(VENV)/developed: $(VENV)/installed
 	touch $@
 
 demo: $(VENV)/installed
-	$(BIN)/mufx convert examples/gpt.py -o out/gpt --force
+	$(BIN)/mufx convert examples/gpt.py --base n_embd=64,n_head=2 --target n_embd=256,n_head=4 -o out/gpt --force
 	$(BIN)/python examples/train.py out/gpt --minutes 1
 
 lint: $(VENV)/developed

@@ -14,13 +14,11 @@ class MLP(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(n_in, width)
         self.fc2 = nn.Linear(width, width)
-        self.fc3 = nn.Linear(width, width)
         self.out = nn.Linear(width, n_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.fc1(x))
         x = torch.relu(self.fc2(x))
-        x = torch.relu(self.fc3(x))
         logits: Tensor = self.out(x)
         return logits
 

@@ -84,11 +84,11 @@ def load(path: Path) -> ModuleType:
 
 
 def build(emitted: ModuleType, device: torch.device) -> nn.Module:
-    """The root class of the emitted file, which initialises itself."""
-    model = getattr(emitted, emitted.__all__[0])()
+    """The root class of the emitted file, built on the device, where it initialises itself."""
+    model = getattr(emitted, emitted.__all__[0])(device=device)
     if not isinstance(model, nn.Module):
         raise TypeError(f"{emitted.__all__[0]} is no torch.nn.Module")
-    return model.to(device)
+    return model
 
 
 def standard_library(limit: int) -> Tensor:

@@ -12,6 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import mufx
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 ROOTS = {
     "mlp": "MLP",
@@ -33,8 +35,7 @@ def load(name: str) -> ModuleType:
     return module
 
 
-def build(example: ModuleType, name: str, size: str) -> nn.Module:
-    knobs: dict[str, int] = getattr(example, size)
+def build(example: ModuleType, name: str, knobs: dict[str, int]) -> nn.Module:
     root = getattr(example, ROOTS[name])
     config = getattr(example, CONFIGS[name])(**knobs) if name in CONFIGS else None
     model: nn.Module = root(**knobs) if config is None else root(config)
@@ -51,11 +52,24 @@ def loss_of(model: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
     return nn.functional.cross_entropy(output.flatten(0, -2), classes)
 
 
+def trained_losses(
+    model: nn.Module, optimizer: torch.optim.Optimizer, inputs: tuple[Tensor, ...]
+) -> list[float]:
+    losses: list[float] = []
+    for _ in range(10):
+        optimizer.zero_grad()
+        loss = loss_of(model, inputs)
+        torch.autograd.backward(loss)
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return losses
+
+
 @pytest.mark.parametrize("name", ROOTS)
 def test_every_parameter_gets_a_gradient(name: str) -> None:
     torch.manual_seed(0)
     example = load(name)
-    model = build(example, name, "base")
+    model = build(example, name, example.base)
 
     torch.autograd.backward(loss_of(model, example.example_inputs()))
 
@@ -67,17 +81,11 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
 def test_the_loss_falls_under_sgd(name: str) -> None:
     torch.manual_seed(0)
     example = load(name)
-    model = build(example, name, "base")
+    model = build(example, name, example.base)
     inputs = example.example_inputs(batch=4)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 
-    losses: list[float] = []
-    for _ in range(10):
-        optimizer.zero_grad()
-        loss = loss_of(model, inputs)
-        torch.autograd.backward(loss)
-        optimizer.step()
-        losses.append(float(loss.detach()))
+    losses = trained_losses(model, optimizer, inputs)
 
     assert losses[-1] < 0.9 * losses[0]
 
@@ -87,8 +95,8 @@ def test_the_target_is_wider_and_has_the_same_parameters(name: str) -> None:
     example = load(name)
 
     with torch.device("meta"):
-        small = dict(build(example, name, "base").named_parameters())
-        large = dict(build(example, name, "target").named_parameters())
+        small = dict(build(example, name, example.base).named_parameters())
+        large = dict(build(example, name, example.target).named_parameters())
 
     assert list(small) == list(large)
     assert sum(p.numel() for p in large.values()) > 4 * sum(p.numel() for p in small.values())
@@ -116,6 +124,53 @@ def test_an_example_needs_torch_only(name: str) -> None:
     assert "mufx" not in (EXAMPLES / f"{name}.py").read_text()
 
 
+def outputs(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    output = model(*inputs)
+    return list(output) if isinstance(output, tuple) else [output]
+
+
+@pytest.mark.parametrize("name", ROOTS)
+def test_at_base_width_a_converted_example_is_the_example(name: str) -> None:
+    example = load(name)
+    knobs = example.base
+    conversion = mufx.convert(
+        lambda **k: build(example, name, k),
+        example.example_inputs,
+        base=knobs,
+        target=knobs,
+        vary=tuple(knobs),
+    )
+
+    model = conversion.module(device="cpu", seed=0)
+
+    torch.manual_seed(0)
+    original = build(example, name, knobs)
+    torch.testing.assert_close(model.state_dict(), original.state_dict(), rtol=0, atol=0)
+    for training, batch in [(True, 2), (False, 3)]:
+        inputs = example.example_inputs(batch)
+        expected = outputs(original.train(training), inputs)
+        got = outputs(model.train(training), inputs)
+        torch.testing.assert_close(got, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ROOTS)
+def test_at_target_width_a_converted_example_learns(name: str) -> None:
+    example = load(name)
+    conversion = mufx.convert(
+        lambda **k: build(example, name, k),
+        example.example_inputs,
+        base=example.base,
+        target=example.target,
+    )
+    model = conversion.module(device="cpu", seed=0)
+    inputs = example.example_inputs(batch=4)
+    optimizer = torch.optim.AdamW(mufx.param_groups(model, conversion.manifest, lr=3e-3))
+
+    losses = trained_losses(model, optimizer, inputs)
+
+    assert losses[-1] < 0.9 * losses[0]
+
+
 EMITTED = """
 import torch
 from torch import nn
@@ -124,9 +179,9 @@ __all__ = ["Bigrams", "clip_grad_norm_", "param_groups"]
 
 
 class Bigrams(nn.Module):
-    def __init__(self):
+    def __init__(self, device=None):
         super().__init__()
-        self.table = nn.Embedding(256, 256)
+        self.table = nn.Embedding(256, 256, device=device)
 
     def forward(self, idx, targets=None):
         logits = self.table(idx)
