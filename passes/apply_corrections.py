@@ -92,18 +92,25 @@ def _corrected(number: Number, factor: float) -> Number:
 
 
 def _texts(before: Number, after: Number) -> tuple[str, str]:
-    n, n_base = _root(before.target), _root(before.base)
-    if n is not None and n_base is not None and same(after.target, math.sqrt(n_base) / n):
-        return f"1/sqrt({n})", f"sqrt({n_base})/{n}"
-    return f"{before.target:g}", f"{after.target:g}"
+    """The numbers as a person would write them, where they are roots of sizes."""
+    inverse = before.target < 1
+    n, n_base = (_square(1 / v if inverse else v) for v in (before.target, before.base))
+    if n is None or n_base is None:
+        return f"{before.target:g}", f"{after.target:g}"
+    spelled = {
+        f"sqrt({n_base})": math.sqrt(n_base),
+        f"1/sqrt({n_base})": 1 / math.sqrt(n_base),
+        f"sqrt({n_base})/{n}": math.sqrt(n_base) / n,
+        f"{n}/sqrt({n_base})": n / math.sqrt(n_base),
+    }
+    found = [text for text, value in spelled.items() if same(value, after.target)]
+    return f"{'1/' * inverse}sqrt({n})", found[0] if found else f"{after.target:g}"
 
 
-def _root(value: float) -> int | None:
-    """n, if the value is 1/sqrt(n)."""
-    if value <= 0 or value >= 1:
-        return None
-    n = round(value**-2)
-    return n if same(n**-0.5, value) else None
+def _square(value: float) -> int | None:
+    """n, if the value is sqrt(n)."""
+    n = round(value * value) if 0 < value < 1e6 else 0
+    return n if n > 1 and same(math.sqrt(n), value) else None
 
 
 def _because(site: Site) -> str:
