@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch import nn
 
 import mufx
 from mufx import manifest as manifests
-from mufx.diagnostics import Diagnostic, raise_errors
+from mufx.diagnostics import raise_errors
 from mufx.emit.initialisation import InitScale
 from mufx.emit.writer import Emission, emit
 from mufx.manifest import Manifest
@@ -255,7 +255,7 @@ def _manifest(program: Program, text: str) -> Manifest:
             manifests.Change(
                 node=c.node,
                 module=c.place.module,
-                file=portable(c.place.file),
+                file=c.place.portable().file,
                 line=c.place.line,
                 before=c.before,
                 after=c.after,
@@ -265,22 +265,6 @@ def _manifest(program: Program, text: str) -> Manifest:
         ),
         diagnostics=tuple(manifests.DiagnosticEntry.of(_portable(d)) for d in program.diagnostics),
     )
-
-
-def portable(file: str) -> str:
-    """A source file's path as it is on any machine: in a package, or in the working folder."""
-    path = Path(file)
-    for folder in (Path.cwd(), *map(Path, sys.path)):
-        if folder.is_absolute() and folder.name != "" and path.is_relative_to(folder):
-            return path.relative_to(folder).as_posix()
-    return path.name
-
-
-def _portable(diagnostic: Diagnostic) -> Diagnostic:
-    place = diagnostic.place
-    if place is None:
-        return diagnostic
-    return replace(diagnostic, place=replace(place, file=portable(place.file)))
 
 
 def _entry(

@@ -6,9 +6,11 @@ Diagnostics are values. They are collected while a step runs and raised once, to
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from pathlib import Path
 
 
 class Severity(StrEnum):
@@ -31,6 +33,14 @@ class Place:
     def __str__(self) -> str:
         """`file:line`, as editors and terminals make it clickable."""
         return f"{self.file}:{self.line}"
+
+    def portable(self) -> Place:
+        """The same place on any machine: relative to the working folder, or to a package's."""
+        path = Path(self.file)
+        for folder in (Path.cwd(), *map(Path, sys.path)):
+            if folder.is_absolute() and folder.name and path.is_relative_to(folder):
+                return replace(self, file=path.relative_to(folder).as_posix())
+        return replace(self, file=path.name)
 
 
 CODES: dict[str, str] = {

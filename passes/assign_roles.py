@@ -89,7 +89,7 @@ def _because(use: Use) -> str:
     gone = tuple(f"{a.base}->{a.target}" for a in use.contracted if a.grows)
     kept = tuple(f"{a.base}->{a.target}" for a in use.kept if a.grows)
     return (
-        f"{use.operation} at {use.place} contracts {axes(gone)} and keeps {axes(kept)} "
+        f"{use.operation} at {use.place.portable()} contracts {axes(gone)} and keeps {axes(kept)} "
         f"of the axes that grow: {role_of(use)}"
     )
 

@@ -110,7 +110,7 @@ SHOWN: dict[str, Callable[[Program], str]] = {
     "apply_corrections": changes,
     "fold_multipliers": lambda program: changes(program) + "\n" + plan(program),
     "scale_inits": factors,
-    "prove": lambda program: lines(map(str, findings(program) or ["nothing leaves 1"])),
+    "prove": lambda program: lines(map(str, findings(program))).strip() or "nothing leaves 1\n",
 }
 
 
