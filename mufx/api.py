@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -263,7 +263,10 @@ def _manifest(program: Program, text: str) -> Manifest:
             )
             for c in program.changes
         ),
-        diagnostics=tuple(manifests.DiagnosticEntry.of(_portable(d)) for d in program.diagnostics),
+        diagnostics=tuple(
+            manifests.DiagnosticEntry.of(replace(d, place=d.place and d.place.portable()))
+            for d in program.diagnostics
+        ),
     )
 
 
