@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint types bench zoo clean
 
-# torch goes first and pinned: as anybody's dependency it would pull gigabytes.
+# torch goes first and pinned: as anybody's dependency it could be another version, gigabytes large.
 $(VENV)/installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "mufx needs Python 3.11 or newer with venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
