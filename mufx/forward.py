@@ -8,8 +8,9 @@ symbols, and every number computed from them becomes an expression.
 from __future__ import annotations
 
 import inspect
+import logging
 import operator
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Container, Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -107,6 +108,7 @@ class _Forward(Recorder):
             stack.enter_context(refusing_flattened_regions(self.origin))
             stack.enter_context(torch.enable_grad())
             stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(_quiet())
             stack.enter_context(_without_mha_fastpath())
             stack.enter_context(self.fake_mode)
             if self.shape_env is not None:
@@ -137,10 +139,12 @@ class _Forward(Recorder):
 
     def _finish(self, names: str | None) -> Recording:
         simplify = self._simplifier()
+        unused: set[fx.Node] = set()
         for node in list(reversed(self.graph.nodes)):
             if node.op == "call_function" and node.target is operator.getitem and not node.users:
                 self.graph.erase_node(node)
                 del self.values[node.name]
+                unused.add(node)
                 continue
             node.args = simplify(node.args)
             node.kwargs = simplify(node.kwargs)
@@ -148,13 +152,12 @@ class _Forward(Recorder):
             name: value and type(value)(simplify(value.shape), value.dtype)
             for name, value in self.values.items()
         }
-        results = {key: simplify(value) for key, value in self.results.items()}
         return Recording(
             self.graph,
             values,
             self.origins,
-            {key: simplify(value) for key, value in self.arguments_of.items()},
-            results,
+            {k: simplify(without(v, unused)) for k, v in self.arguments_of.items()},
+            {k: simplify(without(v, unused)) for k, v in self.results.items()},
             self.symbols,
             self.lengths,
             names,
@@ -431,6 +434,29 @@ def output_class(output: object) -> str | None:
     """The class name of a record with named fields, `None` for anything else."""
     record = is_dataclass(output) or (isinstance(output, tuple) and hasattr(output, "_fields"))
     return type(output).__name__ if record else None
+
+
+def without(value: object, gone: Container[fx.Node]) -> object:
+    """`value` with `None` for the nodes that are gone."""
+    if isinstance(value, fx.Node):
+        return None if value in gone else value
+    if isinstance(value, tuple):
+        return tuple(without(v, gone) for v in value)
+    if isinstance(value, dict):
+        return {k: without(v, gone) for k, v in value.items()}
+    return value
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """What fake tensors log of a failure is said better by the diagnostic."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 @contextmanager

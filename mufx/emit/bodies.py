@@ -80,7 +80,7 @@ class _Writer:
         self.names: dict[fx.Node, str] = {}
         self.texts: dict[fx.Node, tuple[str, int]] = {}
         self.size_names: dict[Any, str] = {}
-        self.symbols_used: dict[str, None] = {}
+        self.sizes_used: dict[str, None] = {}
         self.device_used = False
 
     def write(self) -> Body:
@@ -369,11 +369,11 @@ class _Writer:
         raise AssertionError(f"{node} is used before it is written")
 
     def size(self, size: Size) -> str:
-        """Text of a free size."""
-        for symbol in size.expr.free_symbols:
-            self.symbols_used[str(symbol)] = None
-        unknown = [s for s in size.expr.free_symbols if s not in self.size_names]
-        if unknown:
+        """Text of a free size, by the sizes that the arguments show."""
+        expr: Any = size.expr
+        named = expr.xreplace({e: sympy.Symbol(name) for e, name in self.size_names.items()})
+        names = {str(s) for s in named.free_symbols}
+        if not names <= set(self.size_names.values()):
             raise MufxError(
                 error(
                     "MUF403",
@@ -382,8 +382,8 @@ class _Writer:
                     hint="compute the size in the module that has the tensor",
                 )
             )
-        named: Any = {s: sympy.Symbol(n) for s, n in self.size_names.items()}
-        return _sympy_text(size.expr.xreplace(named))
+        self.sizes_used.update(dict.fromkeys(names))
+        return _sympy_text(named)
 
     def device(self) -> str:
         """Text of the device that the inputs are on."""
@@ -399,23 +399,25 @@ class _Writer:
     # -- sizes ------------------------------------------------------------------------------
 
     def _name_sizes(self, arguments: list[str]) -> None:
-        """A name for every free size that an argument's shape shows."""
+        """A name for every free size that an argument's shape shows, plain symbols first."""
         self.size_sources: dict[str, tuple[str, int]] = {}
         letters = iter(_SIZE_NAMES)
-        for node, name in zip(self.inputs, arguments, strict=True):
-            value = self.recording.values.get(node.name)
-            for dim, size in enumerate(value.shape if value is not None else ()):
-                if (
-                    isinstance(size, Size)
-                    and size.expr.is_Symbol
-                    and size.expr not in self.size_names
-                ):
-                    chosen = _unused(next(letters), [*arguments, *self.size_names.values()])
-                    self.size_names[size.expr] = chosen
-                    self.size_sources[chosen] = (name, dim)
+        shown = [
+            (size.expr, name, dim)
+            for node, name in zip(self.inputs, arguments, strict=True)
+            if (value := self.recording.values.get(node.name)) is not None
+            for dim, size in enumerate(value.shape)
+            if isinstance(size, Size)
+        ]
+        for expr, name, dim in sorted(shown, key=lambda s: not s[0].is_Symbol):
+            if expr in self.size_names:
+                continue
+            chosen = _unused(next(letters), [*arguments, *self.size_names.values()])
+            self.size_names[expr] = chosen
+            self.size_sources[chosen] = (name, dim)
 
     def _size_lines(self, arguments: list[str]) -> list[str]:
-        used = {self.size_names[s] for s in self.size_names if str(s) in self.symbols_used}
+        used = set(self.sizes_used)
         by_argument: dict[str, list[tuple[int, str]]] = {}
         for size, (name, dim) in self.size_sources.items():
             if size in used:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from torch import fx
 
-from mufx.recording import Call, Recording
+from mufx.recording import Call, Recording, Size
 
 
 @dataclass
@@ -73,6 +73,7 @@ def _tree_of(call: Call | None, known: dict[tuple[str, int], CallTree]) -> CallT
 
 def _find_flows(root: CallTree, recording: Recording) -> None:
     order = {node: i for i, node in enumerate(recording.graph.nodes)}
+    placeholders = [n for n in recording.graph.nodes if n.op == "placeholder"]
     for tree in root.trees():
         inside = set(tree.nodes())
         inputs: dict[fx.Node, None] = {}
@@ -83,10 +84,51 @@ def _find_flows(root: CallTree, recording: Recording) -> None:
                     inputs[value] = None
             if any(user not in inside for user in node.users):
                 outputs.append(node)
-        passed = [n for n in nodes_in(recording.arguments.get(tree.key)) if n in inputs]
-        tree.inputs = list(dict.fromkeys((*passed, *inputs)))
+        for child in tree.items:
+            if isinstance(child, CallTree):
+                inputs.update((n, None) for n in child.inputs if n not in inside)
+        passed = list(nodes_in(recording.arguments.get(tree.key)))
+        for carrier in _size_carriers(tree, inputs, [*passed, *placeholders], recording):
+            inputs[carrier] = None
+        tree.inputs = list(dict.fromkeys((*(n for n in passed if n in inputs), *inputs)))
         ranked = _rank(recording.results.get(tree.key))
         tree.outputs = sorted(outputs, key=lambda n: (ranked.get(n, len(ranked)), order[n]))
+    root.inputs = placeholders
+
+
+def _size_carriers(
+    tree: CallTree,
+    inputs: Mapping[fx.Node, None],
+    candidates: list[fx.Node],
+    recording: Recording,
+) -> Iterator[fx.Node]:
+    """Tensors that a call takes for their sizes only: it uses a size that no other input shows."""
+    shown = {e for node in inputs for e in _sizes_of(node, recording)}
+    for expr in {e: None for n in tree.nodes() for e in _sizes_in((n.args, n.kwargs))}:
+        if expr in shown:
+            continue
+        for symbol in expr.free_symbols - shown:
+            carrier = next((c for c in candidates if symbol in _sizes_of(c, recording)), None)
+            if carrier is not None:
+                shown.update(_sizes_of(carrier, recording))
+                yield carrier
+
+
+def _sizes_of(node: fx.Node, recording: Recording) -> set[Any]:
+    value = recording.values.get(node.name)
+    return {d.expr for d in value.shape if isinstance(d, Size)} if value is not None else set()
+
+
+def _sizes_in(value: object) -> Iterator[Any]:
+    if isinstance(value, Size):
+        yield value.expr
+    elif isinstance(value, slice):
+        yield from _sizes_in((value.start, value.stop, value.step))
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _sizes_in(item)
+    elif isinstance(value, Mapping):
+        yield from _sizes_in(tuple(value.values()))
 
 
 def _rank(result: object) -> dict[fx.Node, int]:
