@@ -33,9 +33,9 @@ from torch.fx.experimental.symbolic_shapes import (
 )
 
 from mufx.diagnostics import Diagnostic, MufxError, error, note
-from mufx.recorder import Recorder, place_of
+from mufx.recorder import Recorder, place_of, tensors
 from mufx.recording import Call, Recording, Size
-from mufx.refusals import refusing_flattened_regions, replaced
+from mufx.refusals import refuse_lost_gradient, refusing_flattened_regions, replaced
 
 Inputs = tuple[tuple[object, ...], dict[str, object]]
 
@@ -182,9 +182,13 @@ class _Forward(Recorder):
         self, func: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> object:
         try:
-            return func(*args, **kwargs)
+            result = func(*args, **kwargs)
         except _DATA_DEPENDENT as problem:
             raise MufxError(self._data_dependent(problem)) from None
+        if not torch.is_grad_enabled() and func is not torch.Tensor.detach:
+            inputs = tensors((args, kwargs))
+            refuse_lost_gradient(inputs, tensors(result), self.origin().place)
+        return result
 
     def adopt(self, tensor: torch.Tensor) -> fx.Node:
         name = self._names.get(id(tensor))

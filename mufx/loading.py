@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import io
 import linecache
 import logging
 import random
@@ -16,7 +17,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import ModuleType
 
@@ -140,11 +141,11 @@ def preserved_rng() -> Generator[None]:
 
 @contextmanager
 def quiet() -> Generator[None]:
-    """Holds back warnings and log records of a build that only serves to look at the model."""
+    """Holds back what a build prints, warns and logs that only serves to look at the model."""
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -80,10 +80,10 @@ class Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         before = self.arguments((args, kwargs)) if _is_recordable(func) else None
         result = self.perform(func, args, kwargs)
-        if before is None or not (_tensors(result) or _mutates(func, result)):
+        if before is None or not (tensors(result) or _mutates(func, result)):
             return result
         if not _is_inplace(func, kwargs):
-            result = _fresh(result, _tensors((args, kwargs)))
+            result = _fresh(result, tensors((args, kwargs)))
         node_args, node_kwargs = before
         node = self._create(func, node_args, node_kwargs)
         self.bind(node, result)
@@ -98,7 +98,7 @@ class Recorder(TorchFunctionMode):
         if isinstance(result, (tuple, list)):
             self.lengths[node.name] = len(result)
             for i, item in enumerate(result):
-                if _tensors(item):
+                if tensors(item):
                     self.bind(self._create(operator.getitem, (node, i), {}), item)
 
     def know(self, tensor: torch.Tensor, node: fx.Node) -> None:
@@ -293,11 +293,12 @@ def _fresh(result: object, inputs: list[torch.Tensor]) -> object:
     return result
 
 
-def _tensors(value: object) -> list[torch.Tensor]:
+def tensors(value: object) -> list[torch.Tensor]:
+    """The tensors in nested tuples, lists and mappings."""
     if isinstance(value, torch.Tensor):
         return [value]
     if isinstance(value, (tuple, list)):
-        return [t for v in value for t in _tensors(v)]
+        return [t for v in value for t in tensors(v)]
     if isinstance(value, Mapping):
-        return [t for v in value.values() for t in _tensors(v)]
+        return [t for v in value.values() for t in tensors(v)]
     return []

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.utils.checkpoint
+from torch import Tensor
 from torch.amp.autocast_mode import autocast
 from torch.autograd.function import Function
 
-from mufx.diagnostics import MufxError, error
+from mufx.diagnostics import MufxError, Place, error
 from mufx.recording import Origin
 
 
@@ -57,6 +58,26 @@ def refusing_flattened_regions(origin: Callable[[], Origin]) -> Generator[None]:
     ]
     with replaced(regions):
         yield
+
+
+def refuse_lost_gradient(inputs: Iterable[Tensor], results: Iterable[Tensor], place: Place) -> None:
+    """Raises `MUF102` if a call without gradients has cut a gradient that its operands have.
+
+    `torch.no_grad` has no node, so the emitted model would train through the region. `detach`
+    cuts the same gradient, and has one.
+    """
+    if torch.is_grad_enabled() or not any(t.requires_grad for t in inputs):
+        return
+    if any(t.is_floating_point() for t in results):
+        raise MufxError(
+            error(
+                "MUF102",
+                "a region without gradients (torch.no_grad) would be lost",
+                hint="call detach() on what should get no gradient, outside of the region or "
+                "instead of it",
+                place=place,
+            )
+        )
 
 
 @contextmanager

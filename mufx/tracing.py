@@ -8,6 +8,7 @@ from mufx.align import Trace, align
 from mufx.construction import Construction, record_construction
 from mufx.diagnostics import Diagnostic, note
 from mufx.forward import record_forward
+from mufx.loading import quiet
 from mufx.modes import in_other_mode
 from mufx.program import Form, Optimizer, Program
 from mufx.rules import RULES, RuleTable, operation
@@ -68,7 +69,8 @@ def trace(
 
 
 def _build(source: Source, knobs: Knobs) -> Construction:
-    return record_construction(lambda: source.build(**knobs))
+    with quiet():
+        return record_construction(lambda: source.build(**knobs))
 
 
 def _along(source: Source) -> tuple[Knobs, list[Diagnostic]]:

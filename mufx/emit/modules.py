@@ -34,6 +34,8 @@ class ModuleTree:
     kinds: Mapping[str, Kind]
     leaves: Mapping[str, str]
     """By path: the constructor call of a leaf."""
+    places: frozenset[str]
+    """Leaves that do nothing: they keep the places of those after them in a list."""
 
     def children(self, path: str) -> Iterator[tuple[str, str]]:
         """Name and path of the children that the emitted file has, in order."""
@@ -47,10 +49,25 @@ class ModuleTree:
         relative = path[len(start) + 1 :] if start else path
         text, here = "", start
         for segment in relative.split("."):
-            parent = self.modules.get(here)
-            text += _step(segment, parent, bool(text))
+            text += self._step(segment, here, bool(text))
             here = f"{here}.{segment}" if here else segment
         return text
+
+    def _step(self, segment: str, path: str, inner: bool) -> str:
+        """The last step to a part of the module at `path`."""
+        parent = self.modules.get(path)
+        dot = "." if inner else ""
+        if self.kinds.get(path) is Kind.CLASS:  # even if the original is a list of modules
+            if segment.isidentifier():
+                return f"{dot}{segment}"
+            get = "get_submodule" if segment in self.modules[path]._modules else "get_parameter"
+            return f'{dot}{get}("{segment}")'
+        if isinstance(parent, (nn.ModuleList, nn.Sequential, nn.ParameterList)):
+            return f"[{segment}]" if segment.isdigit() else f"{dot}{segment}"
+        if isinstance(parent, nn.ModuleDict) and not hasattr(nn.ModuleDict, segment):
+            plain = inner and segment.isidentifier()
+            return f".{segment}" if plain else f'["{segment}"]'
+        return f"{dot}{segment}"
 
     def lists(self, start: str = "") -> dict[str, int]:
         """The lists of modules below `start`, as they are written there, with their lengths."""
@@ -60,14 +77,6 @@ class ModuleTree:
             if kind in (Kind.LIST, Kind.SEQUENTIAL) and inside:
                 found[f"self.{self.attribute(path, start)}"] = len(self.modules[path]._modules)
         return found
-
-
-def _step(segment: str, parent: nn.Module | None, inner: bool) -> str:
-    if isinstance(parent, (nn.ModuleList, nn.Sequential, nn.ParameterList)) and segment.isdigit():
-        return f"[{segment}]"
-    if isinstance(parent, nn.ModuleDict) and not hasattr(nn.ModuleDict, segment):
-        return f".{segment}" if inner and segment.isidentifier() else f'["{segment}"]'
-    return f".{segment}" if inner else segment
 
 
 def module_tree(model: nn.Module, called: set[str], changed: set[str]) -> ModuleTree:
@@ -82,13 +91,17 @@ def module_tree(model: nn.Module, called: set[str], changed: set[str]) -> Module
     kinds: dict[str, Kind] = {}
     leaves: dict[str, str] = {}
     cache: dict[str, str | None] = {}
+    places: set[str] = set()
     for path, module in modules.items():
         parent = path.rpartition(".")[0]
         if path and kinds.get(parent) in (Kind.LEAF, Kind.ABSENT):
             kinds[path] = Kind.ABSENT
             continue
         kinds[path] = _kind(path, module, called, changed, leaves, cache)
-    return ModuleTree(model, modules, kinds, leaves)
+        if kinds[path] is Kind.ABSENT and kinds.get(parent) in (Kind.LIST, Kind.SEQUENTIAL):
+            kinds[path], leaves[path] = Kind.LEAF, "nn.Identity()"
+            places.add(path)
+    return ModuleTree(model, modules, kinds, leaves, frozenset(places))
 
 
 def _kind(

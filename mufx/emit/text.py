@@ -66,12 +66,17 @@ def _merged_line(train: str, evaluate: str) -> str:
     def choose(index: int, own: Hole) -> str:
         other = others[index]
         mine = f"⟦{own.name}={own.value}⟧"
-        if own.value == other.value:
+        if own.value == other.value or (_is_zero(own) and _is_zero(other)):
             return mine
         both = f"{mine} if self.training else ⟦{other.name}={other.value}⟧"
         return both if _stands_alone(train, index) else f"({both})"
 
     return filled(train, choose)
+
+
+def _is_zero(number: Hole) -> bool:
+    """0 and 0.0 are one number in two spellings."""
+    return number.value in ("0", "0.0")
 
 
 def _stands_alone(line: str, index: int) -> bool:

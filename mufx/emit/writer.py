@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -110,7 +111,7 @@ class _Writer:
     def _is_chain(self, tree: CallTree) -> bool:
         """Whether a Sequential's call is what calling it does: each child once, in order."""
         paths = [i.path for i in tree.items if isinstance(i, CallTree)]
-        wanted = [full for _, full in self.tree.children(tree.path)]
+        wanted = [p for _, p in self.tree.children(tree.path) if p not in self.tree.places]
         one_way = all(
             len(i.inputs) == 1 and len(i.outputs) == 1
             for i in tree.items
@@ -213,9 +214,8 @@ class _Writer:
             for emitted in group(instances, taken):
                 classes.append(emitted)
                 self.classes.update({i.path: emitted for i in emitted.instances})
-        parts = [_header(self.emission), *self._records()]
-        parts += [self._class(c) for c in classes]
-        parts.append(_runtime())
+        parts = [*self._records(), *(self._class(c) for c in classes), _runtime()]
+        parts.insert(0, _header(self.emission, "\n".join(parts)))
         return "\n\n\n".join(parts) + "\n"
 
     def _height(self, path: str) -> int:
@@ -396,9 +396,9 @@ def _leaf_arguments(
 def _structure(value: Any, argument: Callable[[object], str], name: str | None) -> str:
     if isinstance(value, Mapping):
         if name is not None:
-            items = ", ".join(f"{k}={_structure(v, argument, None)}" for k, v in value.items())
+            items = ", ".join(f"{k}={_inner(v, argument)}" for k, v in value.items())
             return f"{name}({items})"
-        items = ", ".join(f'"{k}": {_structure(v, argument, None)}' for k, v in value.items())
+        items = ", ".join(f'"{k}": {_inner(v, argument)}' for k, v in value.items())
         return f"{{{items}}}"
     if isinstance(value, (tuple, list)):
         items = ", ".join(_inner(v, argument) for v in value)
@@ -455,12 +455,17 @@ def _type(emitted: EmittedClass, name: str) -> str:
     return "float" if any("." in v or "e" in v or "inf" in v for v in values) else "int"
 
 
-def _header(emission: Emission) -> str:
+def _header(emission: Emission, text: str) -> str:
+    """The docstring and the imports that the rest of the file, `text`, uses."""
     lines = [f'"""{emission.name} in the maximal update parametrization.', ""]
     lines += [*emission.summary.splitlines(), '"""', "", "from __future__ import annotations", ""]
-    lines += ["import hashlib", "import json", "from functools import cache"]
-    lines += ["from pathlib import Path", "from typing import Any, NamedTuple", ""]
-    lines += ["import torch", "import torch.nn.functional as F", "from torch import Tensor, nn", ""]
+    lines += ["import hashlib", "import json"]
+    lines += ["from collections import OrderedDict"] if "OrderedDict(" in text else []
+    lines += ["from functools import cache", "from pathlib import Path"]
+    lines += [f"from typing import Any{', NamedTuple' if '(NamedTuple):' in text else ''}", ""]
+    lines += ["import torch"]
+    lines += ["import torch.nn.functional as F"] if re.search(r"(?<![\w.])F\.", text) else []
+    lines += ["from torch import Tensor, nn", ""]
     lines += [f'__all__ = ["{emission.name}", "clip_grad_norm_", "param_groups"]']
     return "\n".join(lines)
 
