@@ -14,6 +14,7 @@ from torch import nn
 
 from mufx.emit.init_statements import references
 from mufx.emit.loops import fold_loops
+from mufx.emit.modules import is_list, step
 from mufx.emit.text import filled, holes, skeleton
 
 _LOCAL = re.compile(r"⟨(\d+):([^⟩]*)⟩")
@@ -60,21 +61,12 @@ class _Scope:
         known = max((p for p in self.variables if path[: len(p)] == p), key=len)
         text = self.variables[known]
         for i in range(len(known), len(path)):
-            text += _step(self.model, path[:i], path[i])
+            text += step(_module(self.model, path[:i]), path[i])
         return text
 
 
 def _module(model: nn.Module, path: Path) -> nn.Module:
     return model.get_submodule(".".join(path))
-
-
-def _step(model: nn.Module, parent: Path, name: str) -> str:
-    module = _module(model, parent)
-    if name.isdigit() and isinstance(module, (nn.ModuleList, nn.Sequential, nn.ParameterList)):
-        return f"[{name}]"
-    if not name.isidentifier() and isinstance(module, (nn.ModuleDict, nn.ParameterDict)):
-        return f'["{name}"]'
-    return f".{name}" if name.isidentifier() else f'.get_submodule("{name}")'
 
 
 def fold(statements: Iterable[str], model: nn.Module, free: bool = False) -> list[str]:
@@ -107,7 +99,7 @@ def _lists(scope: _Scope) -> dict[str, int]:
     return {
         scope.text(tuple(path.split("."))): len(module)
         for path, module in scope.model.named_modules()
-        if path and isinstance(module, (nn.ModuleList, nn.Sequential))
+        if path and is_list(module)
     }
 
 
@@ -186,7 +178,7 @@ def _child(item: str, scope: _Scope) -> tuple[Path, int] | None:
 
 
 def _is_container(model: nn.Module, path: Path) -> bool:
-    return isinstance(_module(model, path), (nn.ModuleList, nn.Sequential))
+    return is_list(_module(model, path))
 
 
 def _runs(segments: list[_Segment]) -> list[list[_Segment]]:

@@ -55,19 +55,8 @@ class ModuleTree:
 
     def _step(self, segment: str, path: str, inner: bool) -> str:
         """The last step to a part of the module at `path`."""
-        parent = self.modules.get(path)
-        dot = "." if inner else ""
-        if self.kinds.get(path) is Kind.CLASS:  # even if the original is a list of modules
-            if segment.isidentifier():
-                return f"{dot}{segment}"
-            get = "get_submodule" if segment in self.modules[path]._modules else "get_parameter"
-            return f'{dot}{get}("{segment}")'
-        if isinstance(parent, (nn.ModuleList, nn.Sequential, nn.ParameterList)):
-            return f"[{segment}]" if segment.isdigit() else f"{dot}{segment}"
-        if isinstance(parent, nn.ModuleDict) and not hasattr(nn.ModuleDict, segment):
-            plain = inner and segment.isidentifier()
-            return f".{segment}" if plain else f'["{segment}"]'
-        return f"{dot}{segment}"
+        text = step(self.modules[path], segment) if path in self.modules else f".{segment}"
+        return text if inner else text.removeprefix(".")
 
     def lists(self, start: str = "") -> dict[str, int]:
         """The lists of modules below `start`, as they are written there, with their lengths."""
@@ -77,6 +66,35 @@ class ModuleTree:
             if kind in (Kind.LIST, Kind.SEQUENTIAL) and inside:
                 found[f"self.{self.attribute(path, start)}"] = len(self.modules[path]._modules)
         return found
+
+
+def is_list(module: nn.Module) -> bool:
+    """Whether the module is a list of modules in the emitted file."""
+    return not _owns(module) and (
+        type(module) is nn.Sequential or isinstance(module, nn.ModuleList)
+    )
+
+
+def is_dict(module: nn.Module) -> bool:
+    """Whether the module is a dict of modules in the emitted file."""
+    return not _owns(module) and isinstance(module, nn.ModuleDict)
+
+
+def _owns(module: nn.Module) -> bool:
+    return any(t is not None for t in (*module._parameters.values(), *module._buffers.values()))
+
+
+def step(module: nn.Module, name: str) -> str:
+    """How a part of a module is reached from it."""
+    if is_list(module) and name.isdigit():
+        return f"[{name}]"
+    if is_dict(module) and (not name.isidentifier() or hasattr(nn.ModuleDict, name)):
+        return f'["{name}"]'
+    if name.isidentifier():
+        return f".{name}"
+    if name in module._modules:
+        return f'.get_submodule("{name}")'
+    return f'.get_parameter("{name}")' if name in module._parameters else f'.get_buffer("{name}")'
 
 
 def module_tree(model: nn.Module, called: set[str], changed: set[str]) -> ModuleTree:
@@ -116,12 +134,9 @@ def _kind(
     used = any(c == path or c.startswith(inside) for c in called)
     if not used and not any(True for _ in _tensors(module)):
         return Kind.ABSENT
-    owns = any(p is not None for p in (*module._parameters.values(), *module._buffers.values()))
-    if not owns and isinstance(module, nn.Sequential) and type(module) is nn.Sequential:
-        return Kind.SEQUENTIAL
-    if not owns and isinstance(module, nn.ModuleList):
-        return Kind.LIST
-    if not owns and isinstance(module, nn.ModuleDict):
+    if is_list(module):
+        return Kind.LIST if isinstance(module, nn.ModuleList) else Kind.SEQUENTIAL
+    if is_dict(module):
         return Kind.DICT
     if not any(c == path or c.startswith(inside) for c in changed):
         key = f"{type(module).__module__}.{type(module).__qualname__}:{module!r}"
