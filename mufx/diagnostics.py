@@ -79,6 +79,7 @@ CODES: dict[str, str] = {
     "MUF204": "a parameter whose init has no width-consistent rule",
     "MUF205": "a parameter that no output depends on",
     # 3xx ratios and corrections
+    "MUF206": "an axis of which only a part grows",
     "MUF301": "a size that grows with width and has no place to be corrected",
     "MUF302": "a finite output that grows with width",
     "MUF303": "the proof found a ratio that leaves 1",

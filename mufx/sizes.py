@@ -8,6 +8,7 @@ Slot = int | str
 """Which argument of a node: a position or a keyword."""
 
 _TOLERANCE = 1e-6
+_ROUNDING = 0.03
 
 
 def same(a: float, b: float) -> bool:
@@ -36,6 +37,17 @@ class Axis:
     def m(self) -> float:
         """The width multiplier target/base; 1 for an axis that does not grow."""
         return self.target / self.base if self.base else 1.0
+
+    @property
+    def is_power(self) -> bool:
+        """Whether it grows by one ratio per step, up to the rounding of a size.
+
+        `d + 16` does not: a part of the axis grows and another does not.
+        """
+        if self.base == self.target or self.target == self.along or 0 in (self.base, self.target):
+            return True
+        first, second = self.target / self.base, self.along / self.target
+        return abs(first - second) <= _ROUNDING * first
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
 
-from mufx.diagnostics import note
+from mufx.diagnostics import Diagnostic, note, warning
 from mufx.program import Program
 from mufx.ratios import Use, Walk
 
@@ -24,7 +25,7 @@ def find_uses(program: Program) -> Program:
         ->  contraction, contracts m_in = 4, keeps m_out = 4
 
     Codes: `MUF201` and `MUF202` for operations without a rule, `MUF205` for a parameter without
-    a use.
+    a use, `MUF206` for an axis of which only a part grows.
     """
     uses: dict[str, dict[str, Use]] = defaultdict(dict)
     for trace in program.traces:
@@ -39,4 +40,20 @@ def find_uses(program: Program) -> Program:
         if name not in uses
     ]
     found = {name: tuple(by_node.values()) for name, by_node in uses.items()}
-    return replace(program, uses=found).report(*unused)
+    mixed = [d for name in found for d in _mixed_axes(name, found[name])]
+    return replace(program, uses=found).report(*unused, *mixed)
+
+
+def _mixed_axes(name: str, uses: tuple[Use, ...]) -> Iterator[Diagnostic]:
+    """A warning for every axis that grows only in part, once a parameter and axis."""
+    axes = {axis: use for use in uses for axis in (*use.contracted, *use.kept)}
+    for axis, use in axes.items():
+        if not axis.is_power:
+            yield warning(
+                "MUF206",
+                f"an axis of {name} is {axis.base}, {axis.target} and {axis.along} at base, target "
+                "and further along: a part of it grows and another does not, and both get the "
+                f"same scales, those of x {axis.m:.4g}",
+                hint="use a weight of its own for each part",
+                place=use.place,
+            )
