@@ -32,7 +32,7 @@ from torch.fx.experimental.symbolic_shapes import (
     StatelessSymbolicContext,
 )
 
-from mufx.diagnostics import Diagnostic, MufxError, error, note
+from mufx.diagnostics import Diagnostic, MufxError, Place, error, note
 from mufx.recorder import Recorder, place_of, tensors
 from mufx.recording import Call, Recording, Size
 from mufx.refusals import refuse_lost_gradient, refusing_flattened_regions, replaced
@@ -126,14 +126,14 @@ class _Forward(Recorder):
         except MufxError:
             raise
         except _DATA_DEPENDENT as problem:
-            raise MufxError(self._data_dependent(problem)) from None
+            raise MufxError(self._data_dependent(self._failed_at(problem))) from None
         except Exception as problem:
             raise MufxError(
                 error(
                     "MUF105",
                     f"forward failed: {type(problem).__name__}: {problem}",
                     hint="check that the inputs fit the model at this size",
-                    place=place_of(problem),
+                    place=self._failed_at(problem),
                 )
             ) from problem
 
@@ -183,8 +183,8 @@ class _Forward(Recorder):
     ) -> object:
         try:
             result = func(*args, **kwargs)
-        except _DATA_DEPENDENT as problem:
-            raise MufxError(self._data_dependent(problem)) from None
+        except _DATA_DEPENDENT:
+            raise MufxError(self._data_dependent(self.origin().place)) from None
         if not torch.is_grad_enabled() and func is not torch.Tensor.detach:
             inputs = tensors((args, kwargs))
             refuse_lost_gradient(inputs, tensors(result), self.origin().place)
@@ -409,14 +409,20 @@ class _Forward(Recorder):
 
     # -- diagnostics ------------------------------------------------------------------------
 
-    def _data_dependent(self, problem: Exception) -> Diagnostic:
-        del problem
+    def _failed_at(self, problem: Exception) -> Place | None:
+        """Where an exception came from that has left the model; its calls are still open."""
+        place, call = place_of(problem), self.calls[-1] if self.calls else None
+        if place is None or call is None:
+            return place
+        return Place(place.file, place.line, call.path, call.cls.__name__)
+
+    def _data_dependent(self, place: Place | None) -> Diagnostic:
         return error(
             "MUF101",
             "the forward pass takes a decision from the values of a tensor, "
             "so one recording does not hold for other values",
             hint="compute both sides with torch.where, or decide from a shape or a Python value",
-            place=self.origin().place,
+            place=place,
         )
 
 
