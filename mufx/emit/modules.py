@@ -21,6 +21,8 @@ class Kind(StrEnum):
     SEQUENTIAL = "sequential"
     CLASS = "class"
     """A class of its own."""
+    SHARED = "shared"
+    """A module that an earlier path has."""
     ABSENT = "absent"
     """Nothing: it holds nothing and is never called."""
 
@@ -31,11 +33,14 @@ class ModuleTree:
 
     root: nn.Module
     modules: Mapping[str, nn.Module]
+    """By every path: one module may have several."""
     kinds: Mapping[str, Kind]
     leaves: Mapping[str, str]
     """By path: the constructor call of a leaf."""
     places: frozenset[str]
     """Leaves that do nothing: they keep the places of those after them in a list."""
+    shared: Mapping[str, str]
+    """Further paths of modules, to the first one."""
 
     def children(self, path: str) -> Iterator[tuple[str, str]]:
         """Name and path of the children that the emitted file has, in order."""
@@ -43,6 +48,11 @@ class ModuleTree:
             full = f"{path}.{name}" if path else name
             if child is not None and self.kinds.get(full, Kind.ABSENT) is not Kind.ABSENT:
                 yield name, full
+
+    def within(self, path: str, start: str) -> str | None:
+        """A path of the module at `path` that lies below `start`."""
+        names = [path, *(other for other, first in self.shared.items() if first == path)]
+        return next((n for n in names if not start or n.startswith(f"{start}.")), None)
 
     def attribute(self, path: str, start: str = "") -> str:
         """How a module or tensor is reached from the module at `start`: `h[0].attn.weight`."""
@@ -105,7 +115,11 @@ def module_tree(model: nn.Module, called: set[str], changed: set[str]) -> Module
         called: The paths of the modules that a recording called.
         changed: The paths of the modules in whose call something was rewritten.
     """
-    modules = dict(model.named_modules())
+    modules = dict(model.named_modules(remove_duplicate=False))
+    first: dict[nn.Module, str] = {}
+    for path, module in modules.items():
+        first.setdefault(module, path)
+    shared = {path: first[module] for path, module in modules.items() if first[module] != path}
     kinds: dict[str, Kind] = {}
     leaves: dict[str, str] = {}
     cache: dict[str, str | None] = {}
@@ -115,11 +129,14 @@ def module_tree(model: nn.Module, called: set[str], changed: set[str]) -> Module
         if path and kinds.get(parent) in (Kind.LEAF, Kind.ABSENT):
             kinds[path] = Kind.ABSENT
             continue
+        if path in shared:
+            kinds[path] = Kind.ABSENT if parent in shared else Kind.SHARED
+            continue
         kinds[path] = _kind(path, module, called, changed, leaves, cache)
         if kinds[path] is Kind.ABSENT and kinds.get(parent) in (Kind.LIST, Kind.SEQUENTIAL):
             kinds[path], leaves[path] = Kind.LEAF, "nn.Identity()"
             places.add(path)
-    return ModuleTree(model, modules, kinds, leaves, frozenset(places))
+    return ModuleTree(model, modules, kinds, leaves, frozenset(places), shared)
 
 
 def _kind(

@@ -144,7 +144,10 @@ class _Writer:
 
     def _context(self, recording: Recording, path: str) -> BodyContext:
         def call(tree: CallTree, argument: Callable[[object], str]) -> str:
-            target = f"self.{self.tree.attribute(tree.path, path)}"
+            reached = self.tree.within(tree.path, path)
+            if reached is None:
+                raise self._cannot(tree.path, f"is called by {path}, which does not hold it")
+            target = f"self.{self.tree.attribute(reached, path)}"
             kind = self.tree.kinds[tree.path]
             if kind is Kind.LEAF:
                 given = recording.arguments[tree.key]
@@ -262,6 +265,8 @@ class _Writer:
         kind = self.tree.kinds[path]
         if kind is Kind.LEAF:
             return self.tree.leaves[path]
+        if kind is Kind.SHARED:  # the root puts it in place
+            return "nn.Identity()"
         if kind is Kind.CLASS:
             return self.classes[path].expression(path)
         children = [(name, self._construct(child)) for name, child in self.tree.children(path)]
@@ -303,9 +308,17 @@ class _Writer:
             "    def __init__(self, device: torch.device | str | None = None) -> None:",
             "        super().__init__()",
             '        with torch.device("meta"):  # memory and values come below',
-            *(f"            {line}" for line in init),
+            *(f"            {line}" for line in [*init, *self._sharings()]),
             "        self.to_empty(device=device or torch.get_default_device())",
             "        self.init_weights()",
+        ]
+
+    def _sharings(self) -> list[str]:
+        """Modules under further names."""
+        return [
+            f"self.{self.tree.attribute(path)} = self.{self.tree.attribute(first)}"
+            for path, first in self.tree.shared.items()
+            if self.tree.kinds[path] is Kind.SHARED
         ]
 
     def _init_weights(self) -> list[str]:
@@ -313,7 +326,7 @@ class _Writer:
             f"self.{self.tree.attribute(other)} = self.{self.tree.attribute(names[0])}"
             for names in dict.fromkeys(tuple(v) for v in self.aliases.values())
             for other in names[1:]
-            if self._is_parameter(names[0])
+            if self._is_parameter(names[0]) and other.rpartition(".")[0] not in self.tree.shared
         ]
         lines = init_body(self.emission.construction, self.emission.init_scales, self.tree.leaves)
         return [
