@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
 
-from mufx.sizes import Slot, same
+from mufx.sizes import Axis, Slot, same
 
 
 class SiteKind(StrEnum):
@@ -98,6 +98,37 @@ class Weight:
     ratio: float = 1.0
     ways: Ways | None = None
     linear: bool = True
+    factors: tuple[Factor, ...] = ()
+    """Of a matrix product of two parameters: both of them."""
+
+    @staticmethod
+    def bent(*weights: Weight) -> Weight:
+        """A value computed from weights in a way that is not linear in them."""
+        names = frozenset[str]().union(*(w.names for w in weights))
+        gains = frozenset[str]().union(*(w.gains for w in weights))
+        return Weight(names, gains, weights[0].ratio, weights[0].ways, linear=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """One parameter of a product `B @ A`, which an activation meets as `B @ (A @ x)`.
+
+    `places` gives for each of its axes the axis of the product that it became, `None` for the
+    one that the product sums over.
+    """
+
+    name: str
+    axes: tuple[Axis, ...]
+    places: tuple[int | None, ...]
+
+    def contracted(self, gone: tuple[int, ...]) -> tuple[int, ...]:
+        """Its axes that are summed over, when the product's axes `gone` meet an activation."""
+        met = tuple(i for i, place in enumerate(self.places) if place in gone)
+        return met or tuple(i for i, place in enumerate(self.places) if place is None)
+
+    def meets(self, gone: tuple[int, ...]) -> bool:
+        """Whether it is the one that the activation meets."""
+        return any(place in gone for place in self.places)
 
 
 @dataclass(frozen=True, slots=True)

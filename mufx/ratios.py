@@ -58,6 +58,8 @@ class Scaling:
     update: float
     at_zero: bool = False
     """Initialised to zero: the size at initialisation says nothing."""
+    may_start_small: bool = False
+    """A readout in any of its uses: then every use starts at least as small as it should."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +278,12 @@ class Walk:
     def contract(self, weight: Weight, slot: Slot, contracted: tuple[int, ...], x: Slot) -> Value:
         """A weight is contracted with the operand in slot `x` over its axes `contracted`."""
         operand = self.argument(slot)
+        if sum(f.meets(contracted) for f in weight.factors) == 1:
+            uses = [
+                self._noted(f.name, "contraction", f.axes, f.contracted(contracted), slot)
+                for f in weight.factors
+            ]
+            return self.result_of(uses, weight, self.magnitude(x), x, slot)
         grows = any(self.axes(operand)[i].grows for i in contracted)
         if grows and (len(weight.names) != 1 or not weight.linear):
             self.refuse(
@@ -304,29 +312,27 @@ class Walk:
     ) -> Magnitude:
         """Notes the use of every parameter in `weight`; what comes out is `result_of`."""
         axes = self.axes(operand)
-        gone = tuple(axes[i] for i in contracted)
-        kept = tuple(a for i, a in enumerate(axes) if i not in contracted)
-        uses = [self._use(name, kind, gone, kept, slot) for name in sorted(weight.names)]
+        uses = [self._noted(n, kind, axes, contracted, slot) for n in sorted(weight.names)]
         for name in sorted(weight.gains):
             own = self.trace.axes[self._node_of(name).name]
-            uses.append(self._use(name, "elementwise", (), own, None))
-        for use in uses:
-            self.uses[use.node, use.parameter] = use
+            uses.append(self._noted(name, "elementwise", own, (), None))
         return self.result_of(uses, weight, x, x_slot, slot)
 
     def _node_of(self, parameter: str) -> fx.Node:
         nodes: Iterable[fx.Node] = self.trace.graph.nodes
         return next(n for n in nodes if n.op == "get_attr" and n.target == parameter)
 
-    def _use(
+    def _noted(
         self,
         name: str,
         kind: str,
-        gone: tuple[Axis, ...],
-        kept: tuple[Axis, ...],
+        axes: tuple[Axis, ...],
+        contracted: tuple[int, ...],
         slot: Slot | None,
     ) -> Use:
-        return Use(
+        gone = tuple(axes[i] for i in contracted)
+        kept = tuple(a for i, a in enumerate(axes) if i not in contracted)
+        use = Use(
             name,
             self.node.name,
             operation(self.node),
@@ -340,6 +346,8 @@ class Walk:
             kept,
             slot,
         )
+        self.uses[use.node, use.parameter] = use
+        return use
 
     # -- what subclasses decide -------------------------------------------------------------
 
@@ -495,16 +503,16 @@ class Check(Walk):
             wanted = 1.0 if use.kind == "contraction" else start
             if not same(change, wanted):
                 self._find(use.parameter, f"what {use.parameter} learns", change / wanted)
-            elif not self._starts_right(use, start / wanted):
+            elif not self._starts_right(scaling, use, start / wanted):
                 self._find(use.parameter, f"what {use.parameter} starts with", start)
             else:
                 out *= change
         return Magnitude(out)
 
     @staticmethod
-    def _starts_right(use: Use, start: float) -> bool:
-        if use.contracts and not use.keeps:
-            return start <= 1.0 + 1e-6  # a readout may start small
+    def _starts_right(scaling: Scaling, use: Use, start: float) -> bool:
+        if use.contracts and scaling.may_start_small:
+            return start <= 1.0 + 1e-6
         return same(start, 1.0)
 
     def _find(self, parameter: str | None, what: str, ratio: float) -> None:

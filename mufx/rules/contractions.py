@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from torch import fx
 
-from mufx.magnitudes import Magnitude, Rank, Value, Weight, multiplied
+from mufx.magnitudes import Factor, Magnitude, Rank, Value, Weight, multiplied
 from mufx.rules.elementwise import scaled
 from mufx.rules.table import Flow, RuleTable, argument
 from mufx.rules.views import together
@@ -47,11 +47,32 @@ def contraction(
         axes = tuple(i for i, label in enumerate(labels) if label in contracted)
         value = flow.contract(weight, slot, axes, operands[1 - w][0])
         return scaled(flow, value, scale, 1) if scale is not None else value
+    if len(weights) == len(operands) == 2:
+        product = _product_of_weights(flow, operands, result)
+        if product is not None:
+            return product
     flow.refuse(
         "several parameters are multiplied with each other before an activation meets them",
         "apply them to the activation one after the other",
     )
     return Magnitude()
+
+
+def _product_of_weights(
+    flow: Flow, operands: Sequence[tuple[Slot, Labels]], result: Labels
+) -> Weight | None:
+    """`B @ A` of two parameters: an activation will meet them one after the other."""
+    factors: list[Factor] = []
+    for slot, labels in operands:
+        weight = flow.value(slot)
+        assert isinstance(weight, Weight)
+        if len(weight.names) != 1 or not weight.linear or weight.factors or weight.ratio != 1:
+            return None
+        places = tuple(list(result).index(x) if x in result else None for x in labels)
+        (name,) = weight.names
+        factors.append(Factor(name, flow.axes_of(slot), places))
+    names = frozenset(factor.name for factor in factors)
+    return Weight(names, linear=False, factors=tuple(factors))
 
 
 def _activations(

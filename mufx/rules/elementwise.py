@@ -92,6 +92,7 @@ def _weights(flow: Flow, a: Weight, b: Weight, first: Slot, second: Slot) -> Val
         gains=main.gains | gain.names | gain.gains,
         ratio=a.ratio * b.ratio,
         linear=main.linear and min(grown) < 2,
+        factors=(),
     )
 
 
@@ -106,8 +107,7 @@ def add(flow: Flow, node: fx.Node) -> Value:
         for i, s in ((0, 0), (1, second))
     )
     if weights and (len(weights) == 2 or literal_or_constant):
-        names = frozenset().union(*(w.names for w in weights))
-        return replace(weights[0], names=names, linear=False)
+        return Weight.bent(*weights)
     terms = [flow.magnitude(0), flow.magnitude(second)]
     if any(_is_literal(a) and not t.is_one for a, t in zip(node.args, terms, strict=False)):
         flow.refuse(
@@ -154,7 +154,7 @@ def root(flow: Flow, node: fx.Node) -> Value:
 def _raise(flow: Flow, slot: Slot, power: float) -> Value:
     value = flow.value(slot)
     if isinstance(value, Weight):
-        return replace(value, linear=False)
+        return Weight.bent(value)
     assert isinstance(value, Magnitude)
     return powered(value, power)
 
@@ -183,7 +183,7 @@ def nonlinear(flow: Flow, node: fx.Node) -> Value:
         slot = 1
     value = flow.value(slot)
     if isinstance(value, Weight):
-        return replace(value, linear=False)
+        return Weight.bent(value)
     assert isinstance(value, Magnitude)
     flow.need(value, slot)
     return Magnitude()

@@ -108,24 +108,28 @@ def _affine(flow: Flow, gain: Slot, bias: Slot | None = None) -> Value:
 @REDUCTIONS.rule("layer_norm", "group_norm")
 def layer_norm(flow: Flow, node: fx.Node) -> Value:
     """The result has a size of its own: 1, times the gain, plus the bias."""
+    flow.magnitude(0)
     return _affine(flow, argument(node, 2, "weight")[0], argument(node, 3, "bias")[0])
 
 
 @REDUCTIONS.rule("rms_norm")
 def rms_norm(flow: Flow, node: fx.Node) -> Value:
     """The result has a size of its own: 1, times the gain."""
+    flow.magnitude(0)
     return _affine(flow, argument(node, 2, "weight")[0])
 
 
 @REDUCTIONS.rule("batch_norm", "instance_norm")
 def batch_norm(flow: Flow, node: fx.Node) -> Value:
     """The result has a size of its own; the running statistics follow the operand."""
+    flow.magnitude(0)
     return _affine(flow, argument(node, 3, "weight")[0], argument(node, 4, "bias")[0])
 
 
 @REDUCTIONS.rule("normalize")
 def normalize(flow: Flow, node: fx.Node) -> Value:
     """Unit length over an axis of n entries makes each of them n**-1/2."""
+    flow.magnitude(0)
     axes = flow.axes_of(0)
     dim = argument(node, 2, "dim")[1]
     m = growth(axes, dims(1 if dim is None else dim, len(axes)))

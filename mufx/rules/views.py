@@ -31,7 +31,10 @@ _KEEP = """
 @VIEWS.rule(*_KEEP)
 def keep(flow: Flow, node: fx.Node) -> Value:
     """The result has the size of the first operand."""
-    return flow.value(_first(node))
+    value = flow.value(_first(node))
+    if isinstance(value, Weight) and value.factors:  # its axes would have to be followed
+        return replace(value, factors=())
+    return value
 
 
 def _first(node: fx.Node) -> Any:
@@ -90,8 +93,7 @@ def cat(flow: Flow, node: fx.Node) -> Value:
     values = [flow.item(p) for p in parts]
     weights = [v for v in values if isinstance(v, Weight)]
     if weights and len(weights) == len(values):
-        names = frozenset().union(*(w.names for w in weights))
-        return replace(weights[0], names=names, linear=False)
+        return Weight.bent(*weights)
     return together(flow, [_as_magnitude(flow, p, v) for p, v in zip(parts, values, strict=True)])
 
 

@@ -1,0 +1,61 @@
+"""Parameters multiplied with each other before an activation meets them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import mufx
+from mufx.program import Program
+from mufx.source import from_callable
+
+
+class LowRank(nn.Module):
+    """A hidden layer whose weight is `up @ down`, formed before it is used."""
+
+    def __init__(self, width: int, rank: int, residual: bool) -> None:
+        super().__init__()
+        self.first = nn.Linear(20, width)
+        self.down = nn.Parameter(torch.randn(rank, width) * width**-0.5)
+        self.up = nn.Parameter(torch.randn(width, rank) * rank**-0.5)
+        self.full = nn.Parameter(torch.randn(width, width) * width**-0.5)
+        self.residual = residual
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.up @ self.down
+        if self.residual:
+            weight = weight + self.full
+        return F.linear(self.first(x).relu(), weight)
+
+
+def converted(rank: tuple[int, int], residual: bool = False) -> Program:
+    source = from_callable(
+        lambda width, rank: LowRank(width, rank, residual),
+        (torch.randn(2, 20),),
+        {"width": 64, "rank": rank[0]},
+        {"width": 256, "rank": rank[1]},
+    )
+    return mufx.run(mufx.trace(source))
+
+
+def roles(program: Program) -> dict[str, tuple[str, float, float]]:
+    return {n: (str(la.role), la.m_in, la.m_out) for n, la in program.labels.items()}
+
+
+def test_a_fixed_rank_makes_a_readout_and_an_input() -> None:
+    found = roles(converted((8, 8)))
+    assert found["down"] == ("output", 4, 1)
+    assert found["up"] == ("input", 1, 4)
+
+
+def test_a_growing_rank_makes_two_hidden_weights() -> None:
+    found = roles(converted((8, 16)))
+    assert found["down"] == ("hidden", 4, 2)
+    assert found["up"] == ("hidden", 2, 4)
+
+
+def test_a_product_added_to_a_weight_is_refused_where_it_is_used() -> None:
+    with pytest.raises(mufx.MufxError, match=r"test_products.py:\d+: error MUF202: a weight"):
+        converted((8, 8), residual=True)
