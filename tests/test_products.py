@@ -46,14 +46,14 @@ def roles(program: Program) -> dict[str, tuple[str, float, float]]:
 
 def test_a_fixed_rank_makes_a_readout_and_an_input() -> None:
     found = roles(converted((8, 8)))
-    assert found["down"] == ("output", 4, 1)
-    assert found["up"] == ("input", 1, 4)
+    assert found["down"] == ("output", 4.0, 1.0)
+    assert found["up"] == ("input", 1.0, 4.0)
 
 
 def test_a_growing_rank_makes_two_hidden_weights() -> None:
     found = roles(converted((8, 16)))
-    assert found["down"] == ("hidden", 4, 2)
-    assert found["up"] == ("hidden", 2, 4)
+    assert found["down"] == ("hidden", 4.0, 2.0)
+    assert found["up"] == ("hidden", 2.0, 4.0)
 
 
 def test_a_product_added_to_a_weight_is_refused_where_it_is_used() -> None:
