@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from mufx.emit.bodies import Body, BodyContext, write_body
 from mufx.emit.calls import CallTree, call_tree
 from mufx.emit.classes import EmittedClass, Instance, group
 from mufx.emit.initialisation import InitScale, init_body
-from mufx.emit.layout import wrapped
+from mufx.emit.layout import WIDTH, wrapped
 from mufx.emit.loops import fold_loops
 from mufx.emit.modules import Kind, ModuleTree, module_tree
 from mufx.emit.text import hole, merged
@@ -471,7 +472,8 @@ def _type(emitted: EmittedClass, name: str) -> str:
 def _header(emission: Emission, text: str) -> str:
     """The docstring and the imports that the rest of the file, `text`, uses."""
     lines = [f'"""{emission.name} in the maximal update parametrization.', ""]
-    lines += [*emission.summary.splitlines(), '"""', "", "from __future__ import annotations", ""]
+    summary = [part for line in emission.summary.splitlines() for part in wrap(line, WIDTH)]
+    lines += [*summary, '"""', "", "from __future__ import annotations", ""]
     lines += ["import hashlib", "import json"]
     lines += ["from collections import OrderedDict"] if "OrderedDict(" in text else []
     lines += ["from functools import cache", "from pathlib import Path"]

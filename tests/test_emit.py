@@ -1,0 +1,264 @@
+"""The emitted file is the model: the same tensors, names, init and results, from torch alone."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import mufx
+from mufx.api import Conversion, convert_source, import_emitted
+
+Golden = Callable[[str, str], None]
+Inputs = Callable[[int], tuple[Tensor, ...]]
+MODELS = import_emitted(Path(__file__).parent / "models" / "structures.py")
+GPT = import_emitted(Path(__file__).parent.parent / "examples" / "gpt.py")
+
+
+def vectors(batch: int) -> tuple[Tensor, ...]:
+    return (torch.randn(batch, 8),)
+
+
+def ids(batch: int) -> tuple[Tensor, ...]:
+    return (torch.randint(0, 50, (batch, 9)),)
+
+
+def series(batch: int) -> tuple[Tensor, ...]:
+    return (torch.randn(batch, 6, 8),)
+
+
+def images(batch: int) -> tuple[Tensor, ...]:
+    return (torch.randn(batch, 3, 8, 8),)
+
+
+def labelled(batch: int) -> tuple[Tensor, ...]:
+    return torch.randn(batch, 8), torch.randint(0, 4, (batch,))
+
+
+INPUTS: dict[str, Inputs] = {
+    "Rates": vectors,
+    "Skips": vectors,
+    "StochasticDepth": vectors,
+    "Places": vectors,
+    "Containers": vectors,
+    "Carried": ids,
+    "Images": images,
+    "State": ids,
+    "Operators": vectors,
+    "Record": labelled,
+    "Modes": vectors,
+    "Sizes": series,
+    "Stock": series,
+}
+every_model = pytest.mark.parametrize("name", INPUTS)
+KNOBS = {"width": 32}
+
+
+@cache
+def conversion(name: str) -> Conversion:
+    """The conversion at base width, where the model stays itself."""
+    build = getattr(MODELS, name)
+    return mufx.convert(build, lambda b=2: INPUTS[name](b), KNOBS, KNOBS, vary=["width"])
+
+
+@cache
+def emitted(name: str) -> ModuleType:
+    module = conversion(name).module()
+    return sys.modules[type(module).__module__]
+
+
+def pair(name: str, seed: int = 3) -> tuple[nn.Module, nn.Module]:
+    """The original and the emitted model, after the same seed."""
+    torch.manual_seed(seed)
+    original: nn.Module = getattr(MODELS, name)(**KNOBS)
+    torch.manual_seed(seed)
+    written: nn.Module = getattr(emitted(name), name)()
+    return original, written
+
+
+def tensors(value: Any) -> list[Tensor]:
+    """All tensors of a result, in order."""
+    if isinstance(value, Tensor):
+        return [value]
+    if is_dataclass(value):
+        value = [getattr(value, f.name) for f in fields(value)]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return [t for item in value for t in tensors(item)]
+
+
+def results(model: Callable[..., object], inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    torch.manual_seed(7)
+    return tensors(model(*copy.deepcopy(inputs)))
+
+
+def assert_equal(got: object, expected: object) -> None:
+    torch.testing.assert_close(got, expected, rtol=0, atol=0, equal_nan=True)
+
+
+@every_model
+def test_the_state_has_the_same_names_in_the_same_order(name: str) -> None:
+    original, written = pair(name)
+
+    assert list(written.state_dict()) == list(original.state_dict())
+    learned = [(k, p.requires_grad) for k, p in original.named_parameters()]
+    assert [(k, p.requires_grad) for k, p in written.named_parameters()] == learned
+    original.load_state_dict(written.state_dict(), strict=True)
+    written.load_state_dict(original.state_dict(), strict=True)
+
+
+@every_model
+def test_a_new_model_holds_what_the_original_would(name: str) -> None:
+    original, written = pair(name)
+
+    assert_equal(written.state_dict(), original.state_dict())
+    assert_equal(dict(written.named_buffers()), dict(original.named_buffers()))
+
+
+@every_model
+def test_building_draws_as_much_as_the_original(name: str) -> None:
+    torch.manual_seed(3)
+    getattr(MODELS, name)(**KNOBS)
+    expected = torch.rand(4)
+
+    torch.manual_seed(3)
+    getattr(emitted(name), name)()
+
+    assert_equal(torch.rand(4), expected)
+
+
+@every_model
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("batch", [2, 5])
+def test_results_are_bitwise_the_original_s(name: str, training: bool, batch: int) -> None:
+    original, written = (m.train(training) for m in pair(name))
+    inputs = INPUTS[name](batch)
+
+    expected = results(original, inputs)
+    got = results(written, inputs)
+
+    assert_equal(got, expected)
+    assert_equal(written.state_dict(), original.state_dict())  # running statistics
+
+
+@every_model
+def test_memory_can_come_later(name: str) -> None:
+    _, expected = pair(name)
+
+    with torch.device("meta"):
+        model: Any = getattr(emitted(name), name)()
+    assert all(p.is_meta for p in model.parameters())
+    model.to_empty(device="cpu")
+    torch.manual_seed(3)
+    model.init_weights()
+
+    assert_equal(model.state_dict(), expected.state_dict())
+
+
+@every_model
+def test_copies_compute_the_same(name: str) -> None:
+    _, written = pair(name)
+    inputs = INPUTS[name](2)
+    expected = results(written.eval(), inputs)
+
+    assert_equal(results(copy.deepcopy(written), inputs), expected)
+    assert_equal(results(pickle.loads(pickle.dumps(written)), inputs), expected)
+
+
+@every_model
+@pytest.mark.parametrize("training", [True, False])
+def test_it_compiles_as_one_graph(name: str, training: bool) -> None:
+    torch.compiler.reset()
+    _, written = pair(name)
+    written.train(training)
+    inputs = INPUTS[name](2)
+    compiled = torch.compile(copy.deepcopy(written), fullgraph=True, backend="eager")
+
+    assert_equal(results(compiled, inputs), results(written, inputs))
+
+
+def test_it_runs_where_mufx_is_not(tmp_path: Path) -> None:
+    conversion("State").write(tmp_path)
+    program = """
+import sys
+sys.modules["mufx"] = None
+import torch, model_mup
+model = model_mup.State()
+torch.optim.AdamW(model_mup.param_groups(model, lr=0.1))
+print(tuple(model(torch.zeros(4, 7, dtype=torch.long)).shape))
+"""
+
+    command = [sys.executable, "-W", "error", "-c", program]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert (run.stdout, run.stderr) == ("(4, 7, 50)\n", "")
+
+
+# -- how it reads -----------------------------------------------------------------------------
+
+
+def gpt(depth: int) -> str:
+    """The emitted text of the example at the given depth."""
+
+    def build(**knobs: int) -> nn.Module:
+        model: nn.Module = GPT.GPT(GPT.GPTConfig(n_layer=depth, **knobs))
+        return model
+
+    return mufx.convert(build, GPT.example_inputs, GPT.base, GPT.target).text
+
+
+def own(text: str) -> str:
+    """Without the runtime, which is the same in every file."""
+    return text[: text.index("@cache\n")].rstrip() + "\n"
+
+
+def test_depth_adds_no_lines() -> None:
+    shallow, deep = gpt(4), gpt(16)
+
+    assert len(deep.splitlines()) == len(shallow.splitlines())
+
+
+def test_a_gpt_is_short() -> None:
+    assert len(own(gpt(4)).splitlines()) <= 120
+
+
+@pytest.mark.parametrize("name", ["mlp", "gpt", "llama", "resnet", "encoder"])
+def test_examples_read_as_written_by_hand(name: str, golden: Golden) -> None:
+    source = mufx.load(str(Path(__file__).parent.parent / "examples" / f"{name}.py"))
+
+    text = convert_source(source).text
+
+    header = text.index("from __future__")
+    golden(f"emit/{name}.txt", own(text[header:]))
+
+
+@every_model
+def test_a_file_is_the_same_every_time(name: str) -> None:
+    build = getattr(MODELS, name)
+
+    again = mufx.convert(build, lambda b=2: INPUTS[name](b), KNOBS, KNOBS, vary=["width"])
+
+    assert again.text == conversion(name).text
+
+
+@every_model
+def test_a_file_has_no_line_too_long_and_no_unused_import(name: str) -> None:
+    tree = ast.parse(conversion(name).text)
+
+    imports = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
+    imported = {alias.asname or alias.name for n in imports for alias in n.names}
+    used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+    assert imported - used == {"annotations"}
+    assert max(len(line) for line in conversion(name).text.splitlines()) <= 100
