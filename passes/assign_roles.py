@@ -74,8 +74,8 @@ def _label(name: str, uses: tuple[Use, ...]) -> tuple[Label, list[Diagnostic]]:
 
 
 def _preference(use: Use) -> tuple[bool, float, float]:
-    """Uses that contract nothing first; among hidden ones the largest init demand last."""
-    return (use.contracts, -demands(use)[0] * use.m_in, use.m_in)
+    """Uses that contract nothing first, then the smallest init relative to the learning rate."""
+    return (use.contracts, demands(use)[0] * use.m_in, use.m_in)
 
 
 def _distinct(uses: tuple[Use, ...]) -> list[Use]:

@@ -58,4 +58,9 @@ def _scaling(program: Program, name: str) -> Scaling:
     before, after = (size(base), size(target) * program.init_corrections[name])
     # One step of SGD moves a weight by lr times the gradient, whose scale eps follows.
     update = plan.lr * (plan.eps if program.optimizer is Optimizer.SGD else 1.0)
-    return Scaling(after / before if before else 1.0, update, at_zero=same(before, 0.0))
+    return Scaling(
+        after / before if before else 1.0,
+        update,
+        at_zero=same(before, 0.0),
+        may_start_small=any(u.contracts and not u.keeps for u in program.uses.get(name, ())),
+    )
