@@ -24,6 +24,7 @@ from mufx.recording import DEVICE, Call, Origin, Size, Statement, TensorValue
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _MUFX = os.path.dirname(__file__) + os.sep
 _MODULES = os.path.join(_TORCH, "nn", "modules") + os.sep
+_SPELLED = _MUFX + "spelled.py"
 _CONTAINER_FRAMES = (
     os.path.join(_MODULES, "module.py"),
     os.path.join(_MODULES, "container.py"),
@@ -176,7 +177,8 @@ def _frames(frame: FrameType | None) -> tuple[FrameType, FrameType]:
         name = frame.f_code.co_filename
         if not name.startswith((_TORCH, _MUFX)) and not name.startswith("<frozen"):
             return (inner or frame), frame
-        if inner is None and name.startswith(_MODULES) and name not in _CONTAINER_FRAMES:
+        named = name == _SPELLED or (name.startswith(_MODULES) and name not in _CONTAINER_FRAMES)
+        if inner is None and named:
             inner = frame
         frame = frame.f_back
     assert last is not None

@@ -52,14 +52,19 @@ def multi_head_attention(
     batched = query.dim() == 3
     if not batched:
         query, key, value = query.unsqueeze(1), key.unsqueeze(1), value.unsqueeze(1)
-    separate = (q_proj_weight, k_proj_weight, v_proj_weight)
-    fused = in_proj_weight.chunk(3) if in_proj_weight is not None else ()
-    weights = [w for w in (separate if use_separate_proj_weight else fused) if w is not None]
-    biases = in_proj_bias.chunk(3) if in_proj_bias is not None else (None, None, None)
-    q, k, v = (
-        _heads(F.linear(x, w, b), num_heads)
-        for x, w, b in zip((query, key, value), weights, biases, strict=True)
-    )
+    w_q, w_k, w_v = q_proj_weight, k_proj_weight, v_proj_weight
+    b_q, b_k, b_v = in_proj_bias.chunk(3) if in_proj_bias is not None else (None, None, None)
+    if not use_separate_proj_weight:
+        assert in_proj_weight is not None
+        w_q, w_k, w_v = in_proj_weight.chunk(3)
+    assert w_q is not None
+    assert w_k is not None
+    assert w_v is not None
+    heads = (query.shape[1], num_heads, query.shape[2] // num_heads)
+    # (T, B, E) to (B, heads, T, E/heads)
+    q = F.linear(query, w_q, b_q).view(query.shape[0], *heads).permute(1, 2, 0, 3)
+    k = F.linear(key, w_k, b_k).view(key.shape[0], *heads).permute(1, 2, 0, 3)
+    v = F.linear(value, w_v, b_v).view(value.shape[0], *heads).permute(1, 2, 0, 3)
     mask = _mask(attn_mask, key_padding_mask, q)
     causal = is_causal and key_padding_mask is None and not need_weights
     y = F.scaled_dot_product_attention(
@@ -73,12 +78,6 @@ def multi_head_attention(
     y = y.permute(2, 0, 1, 3).flatten(2)
     y = F.linear(y, out_proj_weight, out_proj_bias)
     return (y if batched else y.squeeze(1)), None
-
-
-def _heads(x: Tensor, num_heads: int) -> Tensor:
-    """(T, B, E) to (B, heads, T, E/heads)."""
-    length, batch, width = x.shape
-    return x.view(length, batch, num_heads, width // num_heads).permute(1, 2, 0, 3)
 
 
 def _mask(mask: Tensor | None, padding: Tensor | None, q: Tensor) -> Tensor | None:

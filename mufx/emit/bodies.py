@@ -47,6 +47,8 @@ class _Step:
     """Its values are the parts of one result of several."""
     into: int | None = None
     """The step that it is written into; `None` if it is a statement of its own."""
+    part: int | None = None
+    """Which of the names that its source statement binds is the step's."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +83,14 @@ class _Writer:
         self.texts: dict[fx.Node, tuple[str, int]] = {}
         self.size_names: dict[Any, str] = {}
         self.sizes_used: dict[str, None] = {}
-        self.device_used = False
+        self.names_given: dict[tuple[str, int, int, str], str] = {}
+        """By source statement, position and operation in it: the name used last."""
 
     def write(self) -> Body:
         arguments = self._arguments()
         steps = self._steps()
         self._decide_inlining(steps)
+        _find_parts(steps)
         last_use = self._last_uses(steps)
         self._name_sizes(arguments)
         lines: list[str] = []
@@ -287,21 +291,32 @@ class _Writer:
         return _bare(named(tuple(by_index.get(i) for i in range(length))))
 
     def _name(self, step: _Step, index: int, taken: set[str]) -> str:
-        targets = step.source.targets
+        """A free name: the source's, or the one that the same statement had before."""
         index = self._position(step, index)
-        if index < len(targets) and (
-            step.unpacked or len(targets) == 1 or isinstance(step.item, CallTree)
-        ):
-            hint = targets[index]
-        elif isinstance(step.item, CallTree):
-            hint = "x"
-        else:
-            hint = _RESULT_NAMES.get(_function(step.item), _function(step.item))
-        hint = _identifier(hint)
-        return _unused("x" if hint == "_" else hint, [*taken, *self.size_names.values()])
+        operation = "" if isinstance(step.item, CallTree) else _function(step.item)
+        key = (step.statement.file, step.source.start, index, operation)
+        used = {*taken, *self.size_names.values()}
+        known = self.names_given.get(key)
+        if known is None or known in used:
+            hint = _identifier(self._hint(step, index))
+            known = _unused("x" if hint == "_" else hint, used)
+        self.names_given[key] = known
+        return known
+
+    @staticmethod
+    def _hint(step: _Step, index: int) -> str:
+        targets = step.source.targets
+        whole = step.unpacked or len(targets) == 1 or isinstance(step.item, CallTree)
+        if index < len(targets) and (whole or step.part is not None):
+            return targets[index]
+        if isinstance(step.item, CallTree):
+            return "x"
+        return _RESULT_NAMES.get(_function(step.item), _function(step.item))
 
     def _position(self, step: _Step, index: int) -> int:
         """Where a value stands in what a call returned, for the name that the source gives it."""
+        if step.part is not None:
+            return step.part
         if not isinstance(step.item, CallTree):
             return index
         result = self.recording.results.get(step.item.key)
@@ -433,7 +448,26 @@ class _Writer:
 
 
 _SIZE_NAMES = ("B", "T", "S", "U", "V", "W", *(f"N{i}" for i in range(100)))
-_RESULT_NAMES = {"linear": "y", "matmul": "y", "add": "x", "mul": "y", "truediv": "y", "sub": "y"}
+_RESULT_NAMES = {
+    **dict.fromkeys(("add", "getitem", "getattr", "to", "contiguous", "float", "type_as"), "x"),
+    **dict.fromkeys(("view", "reshape", "flatten", "transpose", "permute", "expand"), "x"),
+    **dict.fromkeys(("unsqueeze", "squeeze", "chunk", "split", "unbind"), "x"),
+    **dict.fromkeys(("linear", "matmul", "mul", "truediv", "sub"), "y"),
+    "scaled_dot_product_attention": "y",
+    "cross_entropy": "loss",
+}
+
+
+def _find_parts(steps: list[_Step]) -> None:
+    """`a, b = f(x), g(x)`: as many statements of their own as names."""
+    by_instance: dict[int, list[_Step]] = {}
+    for step in steps:
+        if step.into is None:
+            by_instance.setdefault(step.instance, []).append(step)
+    for found in by_instance.values():
+        if len(found) == len(found[0].source.targets) > 1 and not any(s.unpacked for s in found):
+            for part, step in enumerate(found):
+                step.part = part
 
 
 def _path_to(wanted: fx.Node, value: object) -> str | None:

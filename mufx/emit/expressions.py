@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import operator
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Protocol
@@ -122,7 +123,8 @@ def _binary(node: fx.Node, names: Names, sign: str, own: int) -> tuple[str, int]
     needs_left = own + 1 if own in (POWER, COMPARE) else own
     needs_right = own if own == POWER else own + 1
     left, right = _wrapped(left, left_inner, needs_left), _wrapped(right, right_inner, needs_right)
-    return f"{left} {sign} {right}", own
+    simple = own == POWER and re.fullmatch(r"[\w.⟦=⟧-]+", left + right)
+    return f"{left}{sign}{right}" if simple else f"{left} {sign} {right}", own
 
 
 def _index(index: Any, names: Names) -> str:
