@@ -1,0 +1,3 @@
+"""A file without a model."""
+
+WIDTH = 64
