@@ -81,10 +81,11 @@ def emitted(name: str) -> ModuleType:
 
 def pair(name: str, seed: int = 3) -> tuple[nn.Module, nn.Module]:
     """The original and the emitted model, after the same seed."""
+    new: Callable[[], nn.Module] = getattr(emitted(name), name)
     torch.manual_seed(seed)
     original: nn.Module = getattr(MODELS, name)(**KNOBS)
     torch.manual_seed(seed)
-    written: nn.Module = getattr(emitted(name), name)()
+    written = new()
     return original, written
 
 
@@ -129,12 +130,13 @@ def test_a_new_model_holds_what_the_original_would(name: str) -> None:
 
 @every_model
 def test_building_draws_as_much_as_the_original(name: str) -> None:
+    new: Callable[[], nn.Module] = getattr(emitted(name), name)
     torch.manual_seed(3)
     getattr(MODELS, name)(**KNOBS)
     expected = torch.rand(4)
 
     torch.manual_seed(3)
-    getattr(emitted(name), name)()
+    new()
 
     assert_equal(torch.rand(4), expected)
 
