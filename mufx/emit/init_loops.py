@@ -97,7 +97,7 @@ def _whole(lines: list[str]) -> list[str]:
 def _lists(scope: _Scope) -> dict[str, int]:
     """The lists of a model, as they are written, with their lengths."""
     return {
-        scope.text(tuple(path.split("."))): len(module)
+        scope.text(tuple(path.split("."))): len(module._modules)
         for path, module in scope.model.named_modules()
         if path and is_list(module)
     }
