@@ -68,10 +68,8 @@ def builder(name: str) -> Callable[..., nn.Module]:
 
     def build(**knobs: int) -> nn.Module:
         root = getattr(module, NAMES[name])
-        if name not in CONFIGS:
-            made: nn.Module = root(**knobs)
-            return made
-        made = root(getattr(module, CONFIGS[name])(**knobs))
+        config = getattr(module, CONFIGS[name])(**knobs) if name in CONFIGS else None
+        made: nn.Module = root(**knobs) if config is None else root(config)
         return made
 
     return build
