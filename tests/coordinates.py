@@ -7,7 +7,7 @@ over width, is 0 (Tensor Programs V, Appendix D.1).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
@@ -80,7 +80,7 @@ def activations(model: nn.Module, probe: tuple[Tensor, ...]) -> dict[str, Tensor
 @contextmanager
 def _hooked(
     model: nn.Module, hook: Callable[[str], Callable[[nn.Module, object, object], None]]
-) -> Iterator[None]:
+) -> Generator[None, None, None]:
     handles = [m.register_forward_hook(hook(n or "output")) for n, m in model.named_modules()]
     try:
         yield
