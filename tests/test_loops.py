@@ -267,3 +267,17 @@ def test_the_text_does_not_grow_with_depth() -> None:
 
     assert folded(2) == folded(100)
     assert len(folded(100)) == 31
+
+
+def test_a_chain_that_starts_under_another_name_is_one_loop() -> None:
+    lines = ["y = self.h[0](x, m)", "y = self.h[1](y, m)", "y = self.h[2](y, m)", "return y"]
+
+    folded = fold_loops(lines, {"self.h": 3})
+
+    assert folded == ["y = x", "for block in self.h:", "    y = block(y, m)", "return y"]
+
+
+def test_a_first_round_that_reads_the_carried_name_stands_alone() -> None:
+    lines = ["y = self.h[0](x, y)", "y = self.h[1](y, y)"]
+
+    assert fold_loops(lines, {"self.h": 2}) == lines

@@ -30,13 +30,42 @@ def fold_loops(lines: Sequence[str], lists: Mapping[str, int]) -> list[str]:
         equal up to the index becomes `for block in self.h:` with an indented body. If only
         numbers differ as well, the loop runs over them too: `zip(self.h, (0.02, 0.01))`.
     """
-    items = list(lines)
+    items = _carried(lines, lists)
     depths = {path: len(_INDEX.findall(path)) for path in lists}
     taken = frozenset(_NAME.findall("\n".join(lines)))
     for depth in sorted(set(depths.values()), reverse=True):  # the inner loops first
         level = {path: lists[path] for path, d in depths.items() if d == depth}
         items = _folded(items, level, taken)
     return [line for item in items for line in item.split("\n")]
+
+
+def _carried(lines: Sequence[str], lists: Mapping[str, int]) -> list[str]:
+    """`y = self.h[0](x)`, `y = self.h[1](y)` with a first line `y = x`: all are one loop then."""
+    result: list[str] = []
+    for line, following in zip(lines, [*lines, ""][1:], strict=True):
+        target = line.partition(" = ")[0]
+        given = _given(line, following, lists) if target.isidentifier() else None
+        if given is not None:
+            result.append(f"{target} = {given}")
+            line = _renamed(line, given, target)
+        result.append(line)
+    return result
+
+
+def _given(line: str, following: str, lists: Mapping[str, int]) -> str | None:
+    """What stands in a first round where the second has the first's result."""
+    target, _, value = line.partition(" = ")
+    here, there = _parse(line, lists).blocks, _parse(following, lists).blocks
+    if not here or [(path, i + 1) for path, i in here] != list(there) or any(i for _, i in here):
+        return None
+    form = _parse(following, lists).form
+    used = dict.fromkeys(_NAME.findall(value))
+    names = (n for n in used if n != "self" and target not in used)
+    return next((n for n in names if _parse(_renamed(line, n, target), lists).form == form), None)
+
+
+def _renamed(text: str, name: str, other: str) -> str:
+    return re.sub(rf"(?<![\w.]){name}(?![\w=])", other, text)
 
 
 @dataclass(frozen=True, slots=True)
