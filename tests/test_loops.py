@@ -281,3 +281,11 @@ def test_a_first_round_that_reads_the_carried_name_stands_alone() -> None:
     lines = ["y = self.h[0](x, y)", "y = self.h[1](y, y)"]
 
     assert fold_loops(lines, {"self.h": 2}) == lines
+
+
+def test_a_returned_last_round_belongs_to_the_loop() -> None:
+    lines = ["x = self.h[0](x)", "x = self.h[1](x)", "return self.h[2](x)"]
+
+    folded = fold_loops(lines, {"self.h": 3})
+
+    assert folded == ["for block in self.h:", "    x = block(x)", "return x"]

@@ -30,13 +30,26 @@ def fold_loops(lines: Sequence[str], lists: Mapping[str, int]) -> list[str]:
         equal up to the index becomes `for block in self.h:` with an indented body. If only
         numbers differ as well, the loop runs over them too: `zip(self.h, (0.02, 0.01))`.
     """
-    items = _carried(lines, lists)
+    items = _carried(_named_return(lines, lists), lists)
     depths = {path: len(_INDEX.findall(path)) for path in lists}
     taken = frozenset(_NAME.findall("\n".join(lines)))
     for depth in sorted(set(depths.values()), reverse=True):  # the inner loops first
         level = {path: lists[path] for path, d in depths.items() if d == depth}
         items = _folded(items, level, taken)
     return [line for item in items for line in item.split("\n")]
+
+
+def _named_return(lines: Sequence[str], lists: Mapping[str, int]) -> Sequence[str]:
+    """A last round that is returned is a statement like those before it."""
+    target, _, _ = lines[-2].partition(" = ") if len(lines) > 1 else ("", "", "")
+    if not target.isidentifier() or not lines[-1].startswith("return "):
+        return lines
+    last = f"{target} = {lines[-1].removeprefix('return ')}"
+    here, there = _parse(lines[-2], lists), _parse(last, lists)
+    counts = here.blocks and [(path, i + 1) for path, i in here.blocks] == list(there.blocks)
+    if counts and (here.form == there.form or _given(lines[-2], last, lists) is not None):
+        return [*lines[:-1], last, f"return {target}"]
+    return lines
 
 
 def _carried(lines: Sequence[str], lists: Mapping[str, int]) -> list[str]:
