@@ -224,10 +224,12 @@ def _comment(change: Change) -> str:
 def _init_scales(program: Program) -> dict[str, InitScale]:
     scales: dict[str, InitScale] = {}
     for name, factor in program.init_corrections.items():
-        if factor != 1.0:
-            drawn = program.inits[name][1]
+        if factor == 1.0:
+            continue
+        drawn = program.inits[name][1]
+        before, after = size(drawn), size(drawn) * factor
+        if before != 0.0:
             what = "std" if drawn.random else "value"
-            before, after = size(drawn), size(drawn) * factor
             scales[name] = InitScale(factor, f"{what} {before:.4g} -> {after:.4g}")
     for name, factor in program.buffers.items():
         scales[name] = InitScale(factor, "keeps its value at base width")
