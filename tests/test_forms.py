@@ -57,7 +57,7 @@ class Tied(nn.Module):
         return F.linear(self.norm(h), self.embedding.weight)
 
 
-OPTIMIZERS: dict[str, tuple[str, Callable[[Any], torch.optim.Optimizer], dict[str, float]]] = {
+OPTIMIZERS: dict[str, tuple[str, Callable[[Any], torch.optim.Optimizer], dict[str, Any]]] = {
     "sgd": (
         "sgd",
         lambda groups: torch.optim.SGD(groups, momentum=0.9, nesterov=True),
