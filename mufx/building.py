@@ -18,6 +18,7 @@ from mufx.factory import REQUIRED, Factory
 from mufx.knobs import Knobs, fits, written
 from mufx.loading import described, place_in_user_code, preserved_rng, quiet
 
+_FIRST_CALLS = 300  # what a knob changes shows early; a whole deep model takes seconds
 _TRIAL = 64  # a width to try a knob with that has no default
 
 
@@ -57,11 +58,15 @@ def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {n: tuple(p.shape) for n, p in model.named_parameters(remove_duplicate=False)}
 
 
+Behaviour = Callable[[nn.Module, int | None], object | None]
+"""What a model's forward pass does in its first calls, or in all of them."""
+
+
 def without_effect(
     factory: Factory,
     base: Knobs,
     target: Knobs,
-    behaviour: Callable[[nn.Module], object | None],
+    behaviour: Behaviour,
 ) -> list[str]:
     """The knobs whose step from base to target, taken alone, changes nothing.
 
@@ -80,7 +85,7 @@ def _has_effect(
     name: str,
     base: Knobs,
     target: Knobs,
-    behaviour: Callable[[nn.Module], object | None],
+    behaviour: Behaviour,
 ) -> bool:
     """Compares two models that differ in one knob: at base, else at target."""
     for knobs, value in ((base, target[name]), (target, base[name])):
@@ -90,9 +95,13 @@ def _has_effect(
             continue
         if shapes(one) != shapes(other):
             return True
-        seen = behaviour(one)
-        return seen is None or seen != behaviour(other)
+        return any(_differs(one, other, behaviour, calls) for calls in (_FIRST_CALLS, None))
     return True
+
+
+def _differs(one: nn.Module, other: nn.Module, behaviour: Behaviour, calls: int | None) -> bool:
+    seen = behaviour(one, calls)
+    return seen is None or seen != behaviour(other, calls)
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,7 +226,10 @@ def _idle_knobs(
         return []
     inputs = make(BATCH)
     idle = without_effect(
-        request.factory, request.base, request.target, lambda model: calls(model, inputs)
+        request.factory,
+        request.base,
+        request.target,
+        lambda model, first: calls(model, inputs, first),
     )
     differing = [n for n in request.base if request.base[n] != request.target[n]]
     if not idle and shapes(base) == shapes(target):

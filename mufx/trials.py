@@ -18,9 +18,12 @@ from mufx.loading import preserved_rng, quiet
 _LIMIT = 64  # combinations of inputs to try for a message
 
 
-def calls(model: nn.Module, inputs: Inputs) -> object | None:
-    """Everything the forward pass calls, with shapes and numbers; None where it does not run."""
-    seen = _Calls()
+def calls(model: nn.Module, inputs: Inputs, first: int | None = None) -> object | None:
+    """What the forward pass calls, with shapes and numbers; None where it does not run.
+
+    All of it, or the `first` so many calls.
+    """
+    seen = _Calls(first)
     return seen.log if _runs(model, inputs, seen) else None
 
 
@@ -44,10 +47,11 @@ def proposed_inputs(base: nn.Module, target: nn.Module) -> list[str]:
 
 
 class _Calls(TorchFunctionMode):
-    """Logs torch calls: names, and arguments without their data."""
+    """Logs torch calls, all or the first `limit`: names, and arguments without their data."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int | None = None) -> None:
         super().__init__()
+        self.limit = limit
         self.log: list[tuple[str, str]] = []
         self.vocabularies: list[int] = []
 
@@ -58,11 +62,17 @@ class _Calls(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> object:
+        if len(self.log) == self.limit:
+            raise _EnoughError
         given = tree_map(_outline, (args, dict(kwargs or {})))
         self.log.append((getattr(func, "__name__", repr(func)), repr(given)))
         if func is nn.functional.embedding:
             self.vocabularies.append(args[1].shape[0])
         return func(*args, **(kwargs or {}))
+
+
+class _EnoughError(Exception):
+    """The calls that were asked for are logged."""
 
 
 def _outline(value: object) -> object:
@@ -76,6 +86,8 @@ def _runs(model: nn.Module, inputs: Inputs, mode: TorchFunctionMode) -> bool:
         args, kwargs = tree_map_only(torch.Tensor, _on_meta, inputs)
         with preserved_rng(), quiet(), torch.no_grad(), torch.device("meta"), mode:
             model(*args, **kwargs)
+    except _EnoughError:
+        return True
     except Exception:  # whatever a forward pass may raise: it does not run on these inputs
         return False
     return True
