@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from mufx.diagnostics import Diagnostic, note, warning
+from mufx.magnitudes import Magnitude
 from mufx.program import Program
 from mufx.ratios import Use, Walk
+from mufx.rules import operation
 
 
 def find_uses(program: Program) -> Program:
@@ -31,7 +33,7 @@ def find_uses(program: Program) -> Program:
     for trace in program.traces:
         walk = Walk(trace, program.constants(trace), program.rules)
         walk.run()
-        program = program.report(*walk.diagnostics)
+        program = program.report(*walk.diagnostics, *_fixed_parts(walk))
         for use in walk.uses.values():
             uses[use.parameter].setdefault(use.node, use)
     unused = [
@@ -42,6 +44,35 @@ def find_uses(program: Program) -> Program:
     found = {name: tuple(by_node.values()) for name, by_node in uses.items()}
     mixed = [d for name in found for d in _mixed_axes(name, found[name])]
     return replace(program, uses=found).report(*unused, *mixed)
+
+
+def _fixed_parts(walk: Walk) -> Iterator[Diagnostic]:
+    """A warning where a part of fixed size is taken of an activation's axis that grows.
+
+    The rows of the weight that made this part are a readout's, and have the scales of the others.
+    """
+    trace = walk.trace
+    for node in trace.graph.nodes:
+        if operation(node) not in _PARTS or node in walk.constants:
+            continue
+        source = node.all_input_nodes[0]
+        if source.name not in trace.axes and source.all_input_nodes:  # one of several results
+            source = source.all_input_nodes[0]
+        whole, part = trace.axes.get(source.name, ()), trace.axes.get(node.name, ())
+        if len(whole) != len(part) or not isinstance(walk.values[node.name], Magnitude):
+            continue
+        for axis, taken in zip(whole, part, strict=True):
+            if axis.grows and not taken.grows and taken.target:
+                yield warning(
+                    "MUF206",
+                    f"{taken.target} of {axis.base}, at target of {axis.target}, features are "
+                    "taken: what made them reads out, and has the scales of a hidden weight",
+                    hint="make them with a weight of their own",
+                    place=trace.recording.origins[node.name].place,
+                )
+
+
+_PARTS = frozenset({"getitem", "narrow", "slice"})
 
 
 def _mixed_axes(name: str, uses: tuple[Use, ...]) -> Iterator[Diagnostic]:

@@ -503,8 +503,10 @@ def test_fused_projections_of_which_only_some_grow_are_reported() -> None:
     def init(m: Any, d: int) -> None:
         m.x_proj, m.up = nn.Linear(d, d // 4 + 6, bias=False), nn.Linear(d // 4, d)
 
-    (found,) = [d for d in converted(body, init).diagnostics if d.code == "MUF206"]
-    assert "x_proj.weight is 10, 22 and 70" in found.message
+    found = [d.message for d in converted(body, init).diagnostics if d.code == "MUF206"]
+    parts, whole = found[:-1], found[-1]
+    assert "x_proj.weight is 10, 22 and 70" in whole
+    assert [m.partition(", features")[0] for m in parts] == ["3 of 10, at target of 22"]
 
 
 def test_fused_projections_that_all_grow_are_fine() -> None:
