@@ -14,6 +14,7 @@ from pydantic import JsonValue
 from typer.testing import CliRunner, Result
 
 from mufx import cli, output
+from mufx.commands import converting
 from mufx.diagnostics import MufxError
 from mufx.manifest import Change, EmittedEntry, Manifest, ParameterEntry, SourceEntry, grouped
 from mufx.program import Form, Optimizer, Role
@@ -107,7 +108,7 @@ def converted(monkeypatch: pytest.MonkeyPatch) -> list[FakeConversion]:
         made.append(FakeConversion(source, Optimizer(optimizer), Form(form)))
         return made[-1]
 
-    monkeypatch.setattr(cli, "convert_source", convert_source)
+    monkeypatch.setattr(converting, "convert_source", convert_source)
     return made
 
 

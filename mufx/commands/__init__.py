@@ -1,0 +1,1 @@
+"""The commands: one file, one function each; `mufx.cli` registers them."""

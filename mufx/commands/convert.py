@@ -1,0 +1,59 @@
+"""`mufx convert`: writes the converted module and its manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mufx.commands.converting import converted
+from mufx.commands.options import (
+    BaseOption,
+    BatchOption,
+    FormOption,
+    InputOption,
+    JsonOption,
+    OptimizerOption,
+    SpecArgument,
+    TargetOption,
+    VaryOption,
+)
+from mufx.commands.printing import print_json, refusals, terminal
+
+
+def convert(
+    spec: SpecArgument,
+    base: BaseOption = None,
+    target: TargetOption = None,
+    vary: VaryOption = None,
+    inputs: InputOption = None,
+    batch: BatchOption = None,
+    form: FormOption = "table3",
+    optimizer: OptimizerOption = "adamw",
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="The folder to write; it is created.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing conversion.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Convert and report, but write nothing.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Converts the model of a specification."""
+    from mufx import output, report
+
+    with refusals(as_json):
+        if out is not None:
+            output.check_folder(out, force=force)
+        conversion = converted(spec, base, target, vary, inputs, batch, form, optimizer)
+        files = conversion.files()
+        writing = out if not dry_run else None
+        names = [str(writing / name) for name in files] if writing is not None else []
+        records = report.of_conversion(conversion.manifest, names)
+        if writing is not None:
+            output.write_files(writing, files)
+    if as_json:
+        print_json(records.document())
+    else:
+        report.show(records, terminal(stderr=False))

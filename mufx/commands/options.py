@@ -1,0 +1,42 @@
+"""The arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+EXECUTES = "Imports the user's file, so it executes it."
+_SPEC_HELP = "model.py, model.py:Class or package.module:Class. It is imported, so it is executed."
+
+SpecArgument = Annotated[str, typer.Argument(metavar="SPEC", help=_SPEC_HELP)]
+BaseOption = Annotated[
+    str | None,
+    typer.Option("--base", metavar="K=V,..", help="Knobs where you tune: width=64,n_head=2."),
+]
+TargetOption = Annotated[
+    str | None, typer.Option("--target", metavar="K=V,..", help="Knobs of what you train.")
+]
+VaryOption = Annotated[
+    str | None,
+    typer.Option("--vary", metavar="K,..", help="Where base equals target: knobs that would grow."),
+]
+InputOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="NAME:DTYPE[SIZES]<HIGH",
+        help="An example input of forward, repeatable: 'idx:int64[2,16]<50257'.",
+    ),
+]
+BatchOption = Annotated[
+    int | None, typer.Option("--batch", min=1, help="The batch size of the example inputs.")
+]
+FormOption = Annotated[
+    Literal["table3", "table8", "table9"],
+    typer.Option("--form", help="Which table of Tensor Programs V: table3 has no multipliers."),
+]
+OptimizerOption = Annotated[
+    Literal["adam", "adamw", "sgd"], typer.Option("--optimizer", help="What will train the model.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
