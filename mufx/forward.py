@@ -33,6 +33,7 @@ from torch.fx.experimental.symbolic_shapes import (
 )
 
 from mufx.diagnostics import Diagnostic, MufxError, Place, error, note
+from mufx.recall import Recall
 from mufx.recorder import Recorder, place_of, tensors
 from mufx.recording import Call, Recording, Size
 from mufx.refusals import refuse_lost_gradient, refusing_flattened_regions, replaced
@@ -90,6 +91,7 @@ class _Forward(Recorder):
         self.spelled = spelled
         self.shape_env = ShapeEnv(duck_shape=False) if free_sizes else None
         self.fake_mode = FakeTensorMode(shape_env=self.shape_env, allow_non_fake_inputs=True)
+        self.recall = Recall(self.fake_mode)
         self.symbols: dict[str, tuple[str, int]] = {}
         self.arguments_of: dict[tuple[str, int], dict[str, object]] = {}
         self.results: dict[tuple[str, int], object] = {}
@@ -182,7 +184,7 @@ class _Forward(Recorder):
         self, func: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> object:
         try:
-            result = func(*args, **kwargs)
+            result = self.recall.perform(func, args, kwargs)
         except _DATA_DEPENDENT:
             raise MufxError(self._data_dependent(self.origin().place)) from None
         if not torch.is_grad_enabled() and func is not torch.Tensor.detach:
