@@ -12,6 +12,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from mufx.garbage import uncollected
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
@@ -65,4 +67,5 @@ def __getattr__(name: str) -> object:
     """Imports a public name on first use."""
     if name not in _HOME:
         raise AttributeError(f"module 'mufx' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    with uncollected():
+        return getattr(import_module(_HOME[name]), name)

@@ -22,6 +22,7 @@ from mufx import manifest as manifests
 from mufx.diagnostics import raise_errors
 from mufx.emit.initialisation import InitScale
 from mufx.emit.writer import Emission, emit
+from mufx.garbage import uncollected
 from mufx.manifest import Manifest
 from mufx.passes import PASSES
 from mufx.passes.scale_inits import size
@@ -36,6 +37,7 @@ MANIFEST_FILE = "manifest.json"
 Progress = Callable[[str], None]
 
 
+@uncollected()
 def trace(
     source: Source,
     *,
@@ -50,6 +52,7 @@ def trace(
     return trace_source(source, optimizer=optimizer, form=form, rules=rules)
 
 
+@uncollected()
 def run(program: Program, passes: Sequence[Pass] = PASSES) -> Program:
     """Runs passes one after the other and checks the Program after each.
 
@@ -83,6 +86,7 @@ def _verify(program: Program) -> None:
         assert facts.keys() <= parameters, "facts about unknown parameters"
 
 
+@uncollected()
 def convert(
     build: Callable[..., nn.Module],
     inputs: ExampleInputs,
@@ -123,6 +127,7 @@ def convert(
     return convert_source(source, optimizer=optimizer, form=form, passes=passes, rules=rules)
 
 
+@uncollected()
 def convert_source(
     source: Source,
     *,

@@ -18,7 +18,7 @@ from mufx.factory import REQUIRED, Factory
 from mufx.knobs import Knobs, fits, written
 from mufx.loading import described, place_in_user_code, preserved_rng, quiet
 
-_FIRST_CALLS = 300  # what a knob changes shows early; a whole deep model takes seconds
+_CALLS = (60, 600, None)  # what a knob changes shows early; a whole deep model takes seconds
 _TRIAL = 64  # a width to try a knob with that has no default
 
 
@@ -62,10 +62,18 @@ Behaviour = Callable[[nn.Module, int | None], object | None]
 """What a model's forward pass does in its first calls, or in all of them."""
 
 
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A model and the knobs it was built at."""
+
+    knobs: Knobs
+    model: nn.Module
+
+
 def without_effect(
     factory: Factory,
-    base: Knobs,
-    target: Knobs,
+    base: Built,
+    target: Built,
     behaviour: Behaviour,
 ) -> list[str]:
     """The knobs whose step from base to target, taken alone, changes nothing.
@@ -75,27 +83,27 @@ def without_effect(
     """
     return [
         name
-        for name in base
-        if base[name] != target[name] and not _has_effect(factory, name, base, target, behaviour)
+        for name, value in base.knobs.items()
+        if value != target.knobs[name] and not _has_effect(factory, name, base, target, behaviour)
     ]
 
 
 def _has_effect(
     factory: Factory,
     name: str,
-    base: Knobs,
-    target: Knobs,
+    base: Built,
+    target: Built,
     behaviour: Behaviour,
 ) -> bool:
     """Compares two models that differ in one knob: at base, else at target."""
-    for knobs, value in ((base, target[name]), (target, base[name])):
+    for one, there in ((base, target), (target, base)):
         try:
-            one, other = build(factory, knobs), build(factory, {**knobs, name: value})
+            other = build(factory, {**one.knobs, name: there.knobs[name]})
         except MufxError:  # a combination that the model does not accept says nothing
             continue
-        if shapes(one) != shapes(other):
+        if shapes(one.model) != shapes(other):
             return True
-        return any(_differs(one, other, behaviour, calls) for calls in (_FIRST_CALLS, None))
+        return any(_differs(one.model, other, behaviour, calls) for calls in _CALLS)
     return True
 
 

@@ -20,9 +20,11 @@ import torch
 from torch import fx, nn
 from torch._dispatch.python import enable_python_dispatcher
 from torch._dynamo.source import ConstantSource
+from torch._guards import SLoc
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
+    FakeTensor,
     FakeTensorMode,
 )
 from torch.fx.experimental.symbolic_shapes import (
@@ -77,6 +79,17 @@ def record_forward(
             module.training = modes[name]
 
 
+class _FreeSizes(ShapeEnv):
+    """Symbols for free sizes, without a note of the code that met each.
+
+    The diagnostics have their own places; torch imports its whole exporter to find one.
+    """
+
+    def _get_stack_summary(self, *args: object, **kwargs: object) -> tuple[SLoc, str]:
+        del args, kwargs
+        return SLoc(None, None), ""
+
+
 class _Forward(Recorder):
     """The recorder of a forward pass."""
 
@@ -89,7 +102,7 @@ class _Forward(Recorder):
         super().__init__()
         self.model = model
         self.spelled = spelled
-        self.shape_env = ShapeEnv(duck_shape=False) if free_sizes else None
+        self.shape_env = _FreeSizes(duck_shape=False) if free_sizes else None
         self.fake_mode = FakeTensorMode(shape_env=self.shape_env, allow_non_fake_inputs=True)
         self.recall = Recall(self.fake_mode)
         self.symbols: dict[str, tuple[str, int]] = {}
@@ -287,13 +300,16 @@ class _Forward(Recorder):
                 store[key] = tensor
 
     def _fake_like(self, tensor: torch.Tensor) -> torch.Tensor:
-        with self.fake_mode:
-            fake = torch.empty_strided(
-                tensor.size(), tensor.stride(), dtype=tensor.dtype, device="cpu"
-            )
-        if isinstance(tensor, nn.Parameter):
-            return nn.Parameter(fake, requires_grad=tensor.requires_grad)
-        return fake
+        empty = torch.empty_strided(
+            tensor.size(), tensor.stride(), dtype=tensor.dtype, device="meta"
+        )
+        return FakeTensor(
+            self.fake_mode,
+            empty,
+            torch.device("cpu"),
+            requires_grad=tensor.requires_grad,
+            _is_param=isinstance(tensor, nn.Parameter),
+        )
 
     def _first_operation(self) -> fx.Node:
         nodes: Iterable[fx.Node] = self.graph.nodes

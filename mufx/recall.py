@@ -73,7 +73,7 @@ class Recall:
             return None
         try:
             known = self._hashable(args), self._hashable(kwargs)
-        except _Unknown:
+        except _UnknownError:
             return None
         return func, getattr(func, "__self__", None), torch.get_default_dtype(), known
 
@@ -90,16 +90,16 @@ class Recall:
             return tuple((k, self._hashable(v)) for k, v in value.items())
         if isinstance(value, _PLAIN):
             return type(value), value  # 1, 1.0 and True are equal, and give other dtypes
-        raise _Unknown
+        raise _UnknownError
 
     def _meta(self, tensor: Tensor) -> int:
         known = self._metas.get(id(tensor))
         if known is not None:
             return known
         if not isinstance(tensor, FakeTensor) or tensor.constant is not None:
-            raise _Unknown
+            raise _UnknownError
         if tensor.layout is not torch.strided or tensor.fake_device != _CPU:
-            raise _Unknown
+            raise _UnknownError
         metadata = (
             tuple(_number(n) for n in tensor.shape),
             tuple(_number(n) for n in tensor.stride()),
@@ -125,15 +125,15 @@ class Recall:
                 self._results[key] = self._without_identity(result)
             elif type(result) is tuple and result:
                 self._results[key] = tuple(self._without_identity(r) for r in result)
-        except _Unknown:
+        except _UnknownError:
             return
 
     def _without_identity(self, value: object) -> _Result:
-        if not isinstance(value, FakeTensor) or value.is_leaf and value.requires_grad:
-            raise _Unknown
+        if not isinstance(value, FakeTensor) or (value.is_leaf and value.requires_grad):
+            raise _UnknownError
         meta = self._meta(value)
         if free_unbacked_symbols(value):
-            raise _Unknown
+            raise _UnknownError
         with in_kernel_invocation_manager(self._mode):
             empty = value.detach()
         return _Result(empty, meta, value.requires_grad)
@@ -147,12 +147,15 @@ class Recall:
         return tensor
 
 
-class _Unknown(Exception):
+class _UnknownError(Exception):
     """An argument of which more than metadata may matter."""
 
 
-def _number(value: Any) -> Hashable:
-    return value.node.expr if isinstance(value, torch.SymInt) else value
+def _number(value: int | torch.SymInt) -> Hashable:
+    if not isinstance(value, torch.SymInt):
+        return value
+    expression: Hashable = value.node.expr
+    return expression
 
 
 class _Made(Function):

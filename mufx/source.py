@@ -14,10 +14,11 @@ from typing import TypeGuard, cast
 
 from torch import Tensor, nn
 
-from mufx.building import build, shapes, without_effect
+from mufx.building import Built, build, shapes, without_effect
 from mufx.diagnostics import Diagnostic, MufxError, Place, error, raise_errors
 from mufx.discovery import Found, find
 from mufx.factory import Factory, factory_of, place_of
+from mufx.garbage import uncollected
 from mufx.inputs import Inputs, InputSpec, MakeInputs, from_specs, from_values, signature_of
 from mufx.knobs import (
     Knobs,
@@ -56,6 +57,7 @@ class Source:
     digest: str
 
 
+@uncollected()
 def from_callable(
     build: Callable[..., nn.Module],
     inputs: ExampleInputs,
@@ -84,6 +86,7 @@ def from_callable(
     return _checked(_Request(factory, "", base, target, tuple(vary)), from_values(inputs), None)
 
 
+@uncollected()
 def load(
     spec: str,
     base: Knobs | None = None,
@@ -227,8 +230,8 @@ def _idle_knobs(
     inputs = make(BATCH)
     idle = without_effect(
         request.factory,
-        request.base,
-        request.target,
+        Built(request.base, base),
+        Built(request.target, target),
         lambda model, first: calls(model, inputs, first),
     )
     differing = [n for n in request.base if request.base[n] != request.target[n]]
