@@ -1,5 +1,6 @@
 # make demo   convert examples/gpt.py, train the emitted model for a minute, print its loss
 # make test   lint, types and tests; what CI runs
+# make docs   the documentation, in build/site; warnings are errors
 # make bench  speed and memory, as ratios
 # make zoo    the slow tests: dynamic checks and many models
 
@@ -10,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint types bench zoo clean
+.PHONY: demo test lint types docs bench zoo clean
 
 # torch goes first and pinned: as anybody's dependency it could be another version, gigabytes large.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -21,7 +22,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/developed: $(VENV)/installed
-	$(PIP) --constraint constraints.txt --editable '.[test,dev]'
+	$(PIP) --constraint constraints.txt --editable '.[test,dev,docs]'
 	$(PIP) --constraint constraints.txt --no-deps mup
 	touch $@
 
@@ -30,8 +31,8 @@ demo: $(VENV)/installed
 	$(BIN)/python examples/train.py out/gpt --minutes 1
 
 lint: $(VENV)/developed
-	$(BIN)/ruff format --check mufx passes tests examples
-	$(BIN)/ruff check mufx passes tests examples
+	$(BIN)/ruff format --check mufx passes tests examples docs
+	$(BIN)/ruff check mufx passes tests examples docs
 
 types: $(VENV)/developed
 	$(BIN)/mypy
@@ -45,6 +46,11 @@ test: lint types
 
 zoo: $(VENV)/developed
 	$(BIN)/python -m pytest -n 2 -q -m zoo
+
+# mkdocs-material announces its successor at every build.
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(VENV)/developed
+	$(BIN)/python -m mkdocs build --strict
 
 bench: $(VENV)/developed
 	$(BIN)/python benchmarks/convert.py
