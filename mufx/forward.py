@@ -39,6 +39,7 @@ from mufx.recall import Recall
 from mufx.recorder import Recorder, place_of, tensors
 from mufx.recording import Call, Recording, Size
 from mufx.refusals import refuse_lost_gradient, refusing_flattened_regions, replaced
+from mufx.stand_ins import STAND_INS
 
 Inputs = tuple[tuple[object, ...], dict[str, object]]
 
@@ -197,7 +198,7 @@ class _Forward(Recorder):
         self, func: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> object:
         try:
-            result = self.recall.perform(func, args, kwargs)
+            result = self.recall.perform(STAND_INS.get(func, func), args, kwargs)
         except _DATA_DEPENDENT:
             raise MufxError(self._data_dependent(self.origin().place)) from None
         if not torch.is_grad_enabled() and func is not torch.Tensor.detach:

@@ -8,7 +8,7 @@ axes grow.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import fx
 
@@ -272,5 +272,14 @@ def embedding_bag(flow: Flow, node: fx.Node) -> Value:
 
 @CONTRACTIONS.rule("_grouped_mm", "grouped_mm")
 def grouped_mm(flow: Flow, node: fx.Node) -> Value:
-    """`x[t, k] w[e, k, o]`, each row with its own expert's matrix."""
-    return contraction(flow, [(0, ["t", "k"]), (1, ["e", "k", "o"])], ["t", "o", "e"])
+    """Each row with the matrix of its own group: `x[t, k] w[e, k, o]`, or stacks of matrices."""
+    left, right = _GROUPED[len(flow.axes_of(0)), len(flow.axes_of(1))]
+    return contraction(flow, [(0, left), (1, right)], ["e", "t", "o"])
+
+
+_GROUPED: Mapping[tuple[int, int], tuple[Labels, Labels]] = {
+    (2, 3): (["t", "k"], ["e", "k", "o"]),
+    (3, 2): (["e", "t", "k"], ["k", "o"]),
+    (3, 3): (["e", "t", "k"], ["e", "k", "o"]),
+    (2, 2): (["t", "k"], ["k", "o"]),
+}
