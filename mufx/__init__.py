@@ -18,6 +18,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from mufx.api import Conversion, convert, run, trace
+    from mufx.auditing.entry import audit
+    from mufx.auditing.records import AuditReport
     from mufx.diagnostics import Diagnostic, MufxError
     from mufx.manifest import Manifest
     from mufx.optim import clip_grad_norm_, param_groups
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from mufx.source import Source, load
 
 _HOME = {
+    "AuditReport": "mufx.auditing.records",
     "Conversion": "mufx.api",
     "Diagnostic": "mufx.diagnostics",
     "Manifest": "mufx.manifest",
@@ -36,6 +39,7 @@ _HOME = {
     "RULES": "mufx.rules",
     "RuleTable": "mufx.rules",
     "Source": "mufx.source",
+    "audit": "mufx.auditing.entry",
     "clip_grad_norm_": "mufx.optim",
     "convert": "mufx.api",
     "load": "mufx.source",
@@ -47,6 +51,7 @@ _HOME = {
 __all__ = [
     "PASSES",
     "RULES",
+    "AuditReport",
     "Conversion",
     "Diagnostic",
     "Manifest",
@@ -54,6 +59,7 @@ __all__ = [
     "Program",
     "RuleTable",
     "Source",
+    "audit",
     "clip_grad_norm_",
     "convert",
     "load",

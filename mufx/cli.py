@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from mufx.commands.audit import audit
 from mufx.commands.convert import convert
 from mufx.commands.explain import explain
 from mufx.commands.options import EXECUTES
@@ -44,6 +45,10 @@ def mufx(
 
 
 app.command(help=f"Convert a model, and write model_mup.py and manifest.json. {EXECUTES}")(convert)
+app.command(
+    help="Judge a model, or an existing μP implementation with its optimizer, without training. "
+    f"{EXECUTES}"
+)(audit)
 app.command(help=f"Say why a parameter is scaled as it is. {EXECUTES}")(explain)
 
 

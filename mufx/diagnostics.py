@@ -99,6 +99,20 @@ CODES: dict[str, str] = {
     "MUF505": "a manifest beside another emitted file",
     "MUF506": "a module that is not the manifest's",
     "MUF507": "a weight decay without a width-consistent rule",
+    # 60x an audit that cannot be made; 61x what an audit finds
+    "MUF601": "an optimizer that cannot be made for the model",
+    "MUF602": "an optimizer without all parameters of the model",
+    "MUF603": "an optimizer without a table",
+    "MUF604": "nothing grows that could be judged",
+    "MUF610": "an init that does not follow the width",
+    "MUF611": "a learning rate that does not follow the width",
+    "MUF612": "a multiplier that is missing, or that does not follow the width",
+    "MUF613": "a weight decay that does not follow the width",
+    "MUF614": "an eps that does not follow the width",
+    "MUF615": "an attention scale without the constant of base width",
+    "MUF616": "μP that is not active",
+    "MUF617": "learning rates that something has made equal",
+    "MUF618": "a schedule that does not keep the ratio of learning rates",
 }
 
 

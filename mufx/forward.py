@@ -304,13 +304,16 @@ class _Forward(Recorder):
         empty = torch.empty_strided(
             tensor.size(), tensor.stride(), dtype=tensor.dtype, device="meta"
         )
-        return FakeTensor(
+        fake = FakeTensor(
             self.fake_mode,
             empty,
             torch.device("cpu"),
             requires_grad=tensor.requires_grad,
             _is_param=isinstance(tensor, nn.Parameter),
         )
+        for name, value in vars(tensor).items():  # what the model has hung on it: base shapes, say
+            vars(fake).setdefault(name, value)
+        return fake
 
     def _first_operation(self) -> fx.Node:
         nodes: Iterable[fx.Node] = self.graph.nodes

@@ -1,0 +1,1 @@
+"""The static audit: how far a model and its optimizer are from μP, without training."""

@@ -1,0 +1,194 @@
+"""Which of the equivalent forms a model is written in, parameter by parameter.
+
+The same training can be had with any multiplier theta in front of a weight, if init and learning
+rate follow: A -> A theta, B -> B / theta, Adam's C -> C / theta, SGD's C -> C / theta**2 (the
+abc-symmetry; Tensor Programs V, Lemma J.1). So the numbers of a parameter ask for a multiplier,
+and the forward pass has it or not. Only both together are right or wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import fx
+
+from mufx.align import Trace
+from mufx.auditing.numbers import Found, close
+from mufx.constants import Constants
+from mufx.magnitudes import Magnitude, Rank, Site, SiteKind, Value, Weight, multiplied
+from mufx.program import Optimizer, Scales
+from mufx.ratios import Correct, Use, _Restart
+from mufx.rules import Rule, operation
+from mufx.sizes import Slot, same
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The multiplier that a parameter's numbers ask for.
+
+    `first` is where the search starts, `others` are those that would also agree with one of the
+    numbers; the forward pass decides. What starts at zero goes with any multiplier (`free`).
+    """
+
+    first: float
+    others: tuple[float, ...] = ()
+    free: bool = False
+
+
+def asked(found: Found, table3: Scales, optimizer: Optimizer, plain: bool) -> Asked:
+    """The multipliers that agree with a parameter's init, its learning rate, or both.
+
+    Args:
+        found: Its numbers.
+        table3: What the multiplier 1 asks for.
+        optimizer: Whose learning rate it is.
+        plain: One learning rate for everything at every width: it says nothing.
+    """
+    by_init = _divided(table3.init, found.init)
+    by_lr = None if plain else _divided(table3.lr, found.lr)
+    if by_lr is not None and optimizer is Optimizer.SGD:
+        by_lr = by_lr**0.5
+    if by_init is None:
+        return Asked(by_lr or 1.0, (1.0,), free=True)
+    if by_lr is not None and close(by_init, by_lr):
+        return Asked(by_lr)
+    return Asked(1.0, tuple(t for t in (by_lr, by_init) if t is not None))
+
+
+def _divided(wanted: float, found: float | None) -> float | None:
+    return wanted / found if found and found < float("inf") else None
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """A size that leaves 1, at the place where that can no longer be mended by what follows.
+
+    `ratio` is that size, target over base; `parameters` made it, if one use did.
+    """
+
+    where: str
+    ratio: float
+    parameters: frozenset[str]
+
+
+class Fit(Correct):
+    """Finds the multiplier of every parameter, and what the forward pass lacks.
+
+    A weight's result is `x / theta` as large at target as at base, because its init and its
+    learning rate make it so. Where a size must be 1 and is not, another multiplier that a
+    parameter's own numbers allow is tried first. What is left is corrected, as in a conversion:
+    `corrections` holds what the forward pass lacks and `misfits` where it shows.
+    """
+
+    def __init__(
+        self,
+        trace: Trace,
+        constants: Constants,
+        rules: Mapping[str, Rule],
+        multipliers: Mapping[tuple[str, str], float],
+        asks: Mapping[str, Asked],
+    ) -> None:
+        """`multipliers` are the factors that further uses of a tied weight want."""
+        super().__init__(trace, constants, rules, multipliers)
+        self.asks = asks
+        self.theta = {name: ask.first for name, ask in asks.items()}
+        self.misfits: dict[Site, Misfit] = {}
+        self.settled: set[str] = set()
+        self._at: dict[str, list[str]] = {}
+        self._ratio: dict[str, float] = {}
+        self._wrong, self._wanted = Magnitude(), 1.0
+
+    def _visit(self, node: fx.Node) -> Value:
+        self._ratio.pop(node.name, None)
+        self._at.pop(node.name, None)
+        return super()._visit(node)
+
+    def need(self, value: Magnitude, slot: Slot, wanted: float = 1.0) -> None:
+        """Tries other multipliers before it corrects."""
+        if same(value.ratio, wanted):
+            return
+        self._refit(value, wanted / value.ratio)
+        self._wrong, self._wanted = value, wanted
+        super().need(value, slot, wanted)
+
+    def finite_output(self, result: fx.Node, value: Magnitude) -> None:
+        """The same for an output."""
+        if value.is_one:
+            return
+        self._refit(value, 1 / value.ratio)
+        self._wrong, self._wanted = value, 1.0
+        self.node = result
+        super().finite_output(result, value)
+
+    def _refit(self, value: Magnitude, factor: float) -> None:
+        """Gives the parameters behind a value the multiplier that makes its ratio fit."""
+        powers = value.known_ways().get(Rank.RESULT, {})
+        changed: dict[str, float] = {}
+        for site, power in powers.items():
+            fitting = self._fitting(site.node, factor ** (1 / power)) if power else None
+            if fitting is None:
+                return
+            changed.update(fitting)
+        if not changed:
+            return
+        self.theta.update(changed)
+        self.settled.update(changed)
+        meet = (node for node, names in self._at.items() if not changed.keys().isdisjoint(names))
+        raise _Restart(min(meet, key=self.order.__getitem__))
+
+    def _fitting(self, node: str, factor: float) -> dict[str, float] | None:
+        """One parameter used at a node whose numbers allow its result to be scaled."""
+        for name in self._at.get(node, ()):
+            theta = self.theta[name] / factor
+            if name not in self.settled and any(close(theta, o) for o in self.asks[name].others):
+                return {name: theta}
+        return None
+
+    def _correct(self, factors: Mapping[Site, float]) -> None:
+        where = _WHERE.get(operation(self.node), "activation")
+        if not any(axis.grows for axis in self.axes(self.node)) and where == "activation":
+            where = "readout"
+        behind = self._wrong.known_ways().get(Rank.RESULT, {})
+        names = {n for site in behind for n in self._at.get(site.node, ())}
+        made_by = frozenset(names) if len(behind) == 1 else frozenset[str]()
+        misfit = Misfit(where, self._wrong.ratio / self._wanted, made_by)
+        self.misfits.update(dict.fromkeys(factors, misfit))
+        super()._correct(factors)
+
+    def result_of(
+        self, uses: list[Use], weight: Weight, x: Magnitude, x_slot: Slot | None, slot: Slot | None
+    ) -> Magnitude:
+        """What init and learning rate make of the result; nothing is demanded of the operand."""
+        made = x.ratio * weight.ratio
+        for use in uses:
+            self._settle_free(use, made)
+            made /= self.theta[use.parameter] * self.multipliers.get((use.node, use.parameter), 1.0)
+        here = self._at.setdefault(self.node.name, [])
+        here.extend(use.parameter for use in uses if use.parameter not in here)
+        self._ratio.setdefault(self.node.name, made)
+        own = Magnitude(1.0, {Rank.RESULT: {Site(SiteKind.RESULT, self.node.name): 1.0}})
+        ways = multiplied(own, x, Magnitude(weight.ratio, weight.ways)).known_ways()
+        return Magnitude(made, {**ways, **own.known_ways()})
+
+    def inside(self, operand: Any, kind: str, contracted: tuple[int, ...] = ()) -> None:
+        """Inside a fused operation there is no multiplier."""
+        weight = self.item(operand)
+        if isinstance(weight, Weight):
+            self.theta.update(dict.fromkeys(weight.names | weight.gains, 1.0))
+        super().inside(operand, kind, contracted)
+
+    def _settle_free(self, use: Use, made: float) -> None:
+        """What starts at zero goes along with the weight that it is added to."""
+        ratio = self._ratio.get(self.node.name)
+        free = use.kind == "elementwise" and self.asks[use.parameter].free
+        if ratio is None or not free:
+            return
+        self.theta[use.parameter] = made / ratio
+
+
+_WHERE: dict[str, str] = {
+    "softmax": "attention logits",
+    "scaled_dot_product_attention": "attention logits",
+}

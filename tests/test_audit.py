@@ -1,0 +1,464 @@
+"""The audit: real bugs of μP implementations, each beside the same one without it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import mup
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import mufx
+from mufx.auditing.records import AuditReport
+from mufx.diagnostics import Severity
+from mufx.loading import import_file
+
+GPT = import_file(Path(__file__).parent / "models" / "mup_gpt.py")
+BASE, WIDTH = 16, 64  # m = 4
+SIZES = ({"width": BASE}, {"width": WIDTH})
+
+Powers = Mapping[str, float]
+Deviation = tuple[str, str | None, float, float]
+
+
+def deviations(report: AuditReport) -> set[Deviation]:
+    """Quantity, parameter, expected and found of what fails."""
+    return {
+        (f.quantity.value, f.parameter, round(f.expected, 6), round(f.found, 6))
+        for f in report.failing(Severity.WARNING)
+    }
+
+
+def codes(report: AuditReport) -> set[str]:
+    return {f.code for f in report.failing(Severity.WARNING)}
+
+
+# -- implementations by hand --------------------------------------------------------------------
+
+
+class Net(nn.Module):
+    """An input layer, a hidden and a readout, all of std 0.1."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(6, width)
+        self.hidden = nn.Linear(width, width)
+        self.last = nn.Linear(width, 3)
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, std=0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(F.relu(self.hidden(F.relu(self.first(x)))))
+        return out
+
+
+class ConvNet(nn.Module):
+    """A stem, a hidden convolution and a readout."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, width, 3)
+        self.conv = nn.Conv2d(width, width, 3, bias=False)
+        self.last = nn.Linear(width, 3)
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, std=0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.conv(F.relu(self.stem(x))))
+        out: Tensor = self.last(x.mean((2, 3)))
+        return out
+
+
+class Einsum(nn.Module):
+    """A hidden weight of three axes: four heads of a quarter of the width."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(6, width)
+        self.heads = nn.Parameter(torch.empty(4, width // 4, width))
+        self.last = nn.Linear(width, 3)
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, std=0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.einsum("bi,hoi->bho", self.first(x), self.heads).flatten(1)
+        out: Tensor = self.last(F.relu(h))
+        return out
+
+
+class Experts(nn.Module):
+    """Four experts, mixed by a router."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(6, width)
+        self.router = nn.Linear(width, 4, bias=False)
+        self.up = nn.Parameter(torch.empty(4, width, width))
+        self.last = nn.Linear(width, 3)
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, std=0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.first(x))
+        weights = self.router(x).softmax(-1)
+        each = torch.einsum("bi,eoi->beo", x, self.up)
+        out: Tensor = self.last(F.relu((each * weights.unsqueeze(-1)).sum(1)))
+        return out
+
+
+def rows(batch: int = 2) -> tuple[Tensor]:
+    return (torch.randn(batch, 6),)
+
+
+def images(batch: int = 2) -> tuple[Tensor]:
+    return (torch.randn(batch, 3, 8, 8),)
+
+
+CASES: dict[str, tuple[Callable[[int], nn.Module], Callable[[int], tuple[Tensor]], str]] = {
+    "net": (Net, rows, "hidden.weight"),
+    "conv": (ConvNet, images, "conv.weight"),
+    "einsum": (Einsum, rows, "heads"),
+    "experts": (Experts, rows, "up"),
+}
+
+
+def multiplier(model: nn.Module) -> float:
+    return model.get_parameter("last.weight").shape[1] / BASE
+
+
+def audited(
+    case: str,
+    init: Powers,
+    lr: Powers,
+    kind: type[torch.optim.Optimizer] = torch.optim.AdamW,
+    decay: Powers | None = None,
+) -> AuditReport:
+    """An implementation whose inits and learning rates are these powers of the width."""
+    make, inputs, _ = CASES[case]
+
+    def build(width: int) -> nn.Module:
+        model = make(width)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.mul_((width / BASE) ** init.get(name, 0.0))
+        return model
+
+    def optimizer(model: nn.Module) -> torch.optim.Optimizer:
+        m = multiplier(model)
+        groups: list[dict[str, Any]] = [
+            {
+                "params": [p],
+                "lr": 1e-3 * m ** lr.get(n, 0.0),
+                "weight_decay": 0.1
+                * m ** (-lr.get(n, 0.0) if decay is None else decay.get(n, 0.0)),
+            }
+            for n, p in model.named_parameters()
+        ]
+        return kind(groups, lr=1e-3)
+
+    return mufx.audit(build, inputs, *SIZES, optimizer=optimizer)
+
+
+def table3(case: str) -> tuple[dict[str, float], dict[str, float]]:
+    """The right powers for Adam: hidden and readout."""
+    hidden = CASES[case][2]
+    readouts = {"last.weight", *(["router.weight"] if case == "experts" else [])}
+    init = {hidden: -0.5, **dict.fromkeys(readouts, -1.0)}
+    return init, {hidden: -1.0, **dict.fromkeys(readouts, -1.0)}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_table_3_by_hand_is_clean(case: str) -> None:
+    report = audited(case, *table3(case))
+    assert deviations(report) == set()
+    assert report.ok
+
+
+def test_table_9_by_hand_is_clean() -> None:
+    """Multipliers sqrt(m) after the embedding and 1/sqrt(m) before the readout."""
+
+    class Table9(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.m = width / BASE
+            self.embedding = nn.Embedding(11, width)
+            self.hidden = nn.Linear(width, width, bias=False)
+            self.last = nn.Linear(width, 3, bias=False)
+            nn.init.normal_(self.embedding.weight, std=0.1 * self.m**-0.5)
+            nn.init.normal_(self.hidden.weight, std=0.1 * self.m**-0.5)
+            nn.init.normal_(self.last.weight, std=0.1 * self.m**-0.5)
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            x = self.embedding(tokens) * self.m**0.5
+            out: Tensor = self.last(F.relu(self.hidden(x)) * self.m**-0.5)
+            return out
+
+    def optimizer(model: nn.Module) -> torch.optim.Optimizer:
+        m = multiplier(model)
+        rates = {"embedding.weight": m**-0.5, "hidden.weight": 1 / m, "last.weight": m**-0.5}
+        return torch.optim.AdamW(
+            [
+                {"params": [p], "lr": 1e-3 * rates[n], "weight_decay": 0.1 / rates[n]}
+                for n, p in model.named_parameters()
+            ]
+        )
+
+    tokens = (torch.zeros(2, 5, dtype=torch.long),)
+    report = mufx.audit(Table9, tokens, *SIZES, optimizer=optimizer)
+    assert deviations(report) == set()
+    multipliers = {n: p.multiplier for n, p in report.parameters.items()}
+    assert multipliers == {
+        "embedding.weight": pytest.approx(2.0),
+        "hidden.weight": 1.0,
+        "last.weight": pytest.approx(0.5),
+    }
+
+
+def test_an_input_layer_treated_as_hidden() -> None:
+    init, lr = table3("net")
+    report = audited("net", {**init, "first.weight": -0.5}, {**lr, "first.weight": -1.0}, decay={})
+    assert ("init", "first.weight", 1.0, 0.5) in deviations(report)
+    assert ("lr", "first.weight", 1.0, 0.25) in deviations(report)
+    (finding,) = (f for f in report.findings if f.code == "MUF611")
+    assert "the rule for hidden does not fit" in finding.hint
+    assert finding.place is not None
+    assert Path(finding.place.file) == Path(__file__)
+
+
+@pytest.mark.parametrize("case", ["conv", "einsum"])
+def test_a_hidden_weight_treated_as_input(case: str) -> None:
+    init, lr = table3(case)
+    hidden = CASES[case][2]
+    report = audited(case, init, {k: v for k, v in lr.items() if k != hidden}, decay={})
+    assert ("lr", hidden, 0.25, 1.0) in deviations(report)
+    assert {p for q, p, *_ in deviations(report) if q == "lr"} == {hidden}
+
+
+def test_a_router_treated_as_hidden() -> None:
+    init, lr = table3("experts")
+    report = audited("experts", {**init, "router.weight": -0.5}, lr)
+    assert deviations(report) == {("init", "router.weight", 0.25, 0.5)}
+    assert "is the rule for hidden, and this one reads out" in report.findings[0].hint
+
+
+SGD = {"first.weight": 1.0, "first.bias": 1.0, "hidden.bias": 1.0, "last.weight": -1.0}
+
+
+def test_sgd_by_hand_is_clean() -> None:
+    assert deviations(audited("net", table3("net")[0], SGD, torch.optim.SGD)) == set()
+
+
+def test_adam_rules_applied_to_sgd() -> None:
+    report = audited("net", *table3("net"), torch.optim.SGD, decay={})
+    rates = {d for d in deviations(report) if d[0] == "lr"}
+    assert rates == {
+        ("lr", "first.weight", 4.0, 1.0),
+        ("lr", "first.bias", 4.0, 1.0),
+        ("lr", "hidden.weight", 1.0, 0.25),
+        ("lr", "hidden.bias", 4.0, 1.0),
+    }
+    assert any("is the rule for Adam" in f.hint for f in report.findings)
+
+
+def test_sgd_rules_applied_to_adam() -> None:
+    report = audited("net", table3("net")[0], SGD, decay={})
+    rates = {d for d in deviations(report) if d[0] == "lr"}
+    assert rates == {
+        ("lr", "first.weight", 1.0, 4.0),
+        ("lr", "first.bias", 1.0, 4.0),
+        ("lr", "hidden.weight", 0.25, 1.0),
+        ("lr", "hidden.bias", 1.0, 4.0),
+    }
+    assert any("is the rule for SGD" in f.hint for f in report.findings)
+
+
+# -- a transformer in the form of Table 8 -------------------------------------------------------
+
+
+def gpt(make_optimizer: Callable[..., object] = GPT.optimizer, **wrong: object) -> AuditReport:
+    def build(width: int, heads: int) -> nn.Module:
+        model: nn.Module = GPT.GPT(width, heads, **wrong)
+        return model
+
+    return mufx.audit(build, GPT.example_inputs, GPT.base, GPT.target, optimizer=make_optimizer)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_gpt_in_table_8_is_clean(tied: bool) -> None:
+    report = gpt(tied=tied)
+    assert report.ok
+    assert codes(report) == set()
+    assert [f.code for f in report.findings] == ["MUF614"]  # a note: eps is constant
+
+
+def test_table_8_multiplier_with_table_3_learning_rate() -> None:
+    def optimizer(model: Any) -> torch.optim.Optimizer:
+        groups = GPT.groups(model)
+        groups[1]["params"] = [p for p in groups[1]["params"] if p is not model.head.weight]
+        lr = groups[0]["lr"]
+        return torch.optim.AdamW(
+            [*groups, {"params": [model.head.weight], "lr": lr, "weight_decay": 0.1}]
+        )
+
+    report = gpt(optimizer)
+    assert deviations(report) == {("lr", "head.weight", 1.0, 0.25)}
+    assert "goes with Table 3" in report.findings[0].hint
+
+
+def test_a_multiplier_that_is_missing() -> None:
+    report = gpt(readout=0.0)
+    assert deviations(report) == {("multiplier", "head.weight", 0.25, 1.0)}
+    assert report.findings[0].where == "readout"
+    assert report.findings[0].ratio == pytest.approx(4.0)
+
+
+def test_one_over_sqrt_d_left_in_place() -> None:
+    report = gpt(attention=-0.5, constant=1.0)
+    assert codes(report) == {"MUF612"}
+    first = report.findings[0]
+    assert (first.where, first.ratio) == ("attention logits", pytest.approx(2**0.5))
+    assert first.expected_value == pytest.approx(GPT.BASE_HEAD**0.5 / 32)
+    assert first.found_value == pytest.approx(32**-0.5)
+    assert first.place is not None
+    assert first.place.file.endswith("mup_gpt.py")
+
+
+def test_one_over_d_without_the_constant_of_base_width() -> None:
+    report = gpt(constant=1.0)
+    assert codes(report) == {"MUF615"}
+    assert report.findings[0].severity is Severity.WARNING
+    assert report.findings[0].expected_value == pytest.approx(GPT.BASE_HEAD**0.5 / 32)
+
+
+def test_a_rescaled_tied_embedding() -> None:
+    """What mup's shared readout does to the embedding: it multiplies it by sqrt(m)."""
+    report = gpt(tied=True, embedding_std=0.5)
+    assert deviations(report) == {("init", "token.weight", 1.0, 2.0)}
+    assert "do not rescale it as a readout" in report.findings[0].hint
+
+
+def test_inactive() -> None:
+    def optimizer(model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(model.parameters(), weight_decay=0.0)
+
+    report = gpt(optimizer)
+    assert report.findings[0].code == "MUF616"
+    assert {d for d in deviations(report) if d[0] == "lr"} == {
+        ("lr", name, 0.25, 1.0) for name, _ in GPT.hidden(GPT.GPT())
+    }
+    assert report.sizes == {"activation": pytest.approx(4.0)}
+
+
+def test_weight_decay_that_is_not_compensated() -> None:
+    report = gpt(lambda model: torch.optim.AdamW(GPT.groups(model, compensated=False)))
+    assert deviations(report) == {
+        ("weight decay", name, 4.0, 1.0) for name, _ in GPT.hidden(GPT.GPT())
+    }
+
+
+def test_a_scheduler_that_flattens_the_groups() -> None:
+    def optimizer(model: Any) -> object:
+        made = torch.optim.AdamW(GPT.groups(model, decay=0.0))
+        return made, torch.optim.lr_scheduler.OneCycleLR(made, max_lr=1e-2, total_steps=10)
+
+    def each(model: Any) -> object:
+        groups = GPT.groups(model)
+        made = torch.optim.AdamW(groups)
+        rates = [10 * g["lr"] for g in groups]
+        return made, torch.optim.lr_scheduler.OneCycleLR(made, max_lr=rates, total_steps=10)
+
+    report = gpt(optimizer)
+    assert report.findings[0].code == "MUF617"
+    assert "OneCycleLR" in report.findings[0].hint
+    assert "were made with learning rates 0.001, 0.00025" in report.findings[0].message
+    assert gpt(each).ok
+
+
+def test_a_tensor_shared_by_the_groups() -> None:
+    def shared(model: Any) -> torch.optim.Optimizer:
+        rate = torch.tensor(1e-3)
+        made = torch.optim.AdamW([{**g, "lr": rate} for g in GPT.groups(model, decay=0.0)])
+        made.param_groups[0]["lr"] *= 32 / model.norm.weight.shape[0]
+        return made
+
+    def apart(model: Any) -> torch.optim.Optimizer:
+        groups = GPT.groups(model)
+        return torch.optim.AdamW([{**g, "lr": torch.tensor(g["lr"])} for g in groups])
+
+    report = gpt(shared)
+    assert report.findings[0].code == "MUF617"
+    assert "one and the same tensor" in report.findings[0].message
+    assert ("lr", "token.weight", 1.0, 0.25) in deviations(report)
+    assert gpt(apart).ok
+
+
+def test_a_floor_of_the_schedule_that_is_not_scaled() -> None:
+    def floor(at: float) -> Callable[[Any], object]:
+        def optimizer(model: Any) -> object:
+            made = torch.optim.AdamW(GPT.groups(model))
+            return torch.optim.lr_scheduler.CosineAnnealingLR(made, 100, eta_min=at)
+
+        return optimizer
+
+    assert codes(gpt(floor(1e-4))) == {"MUF618"}
+    assert gpt(floor(0.0)).ok
+
+
+# -- microsoft/mup ------------------------------------------------------------------------------
+
+
+def with_mup(width: int) -> nn.Module:
+    class MLP(Net):
+        def __init__(self, width: int) -> None:
+            super().__init__(width)
+            self.last = mup.MuReadout(width, 3)
+
+    model = MLP(width)
+    mup.set_base_shapes(model, MLP(BASE), delta=MLP(2 * BASE))
+    return model
+
+
+@pytest.mark.parametrize("optimizer", [mup.MuAdam, mup.MuAdamW, mup.MuSGD])
+def test_mups_own_mlp_with_its_own_optimizer_is_clean(optimizer: Any) -> None:
+    report = mufx.audit(
+        with_mup, rows, *SIZES, optimizer=lambda model: optimizer(model.parameters(), lr=1e-3)
+    )
+    assert deviations(report) == set()
+
+
+def test_mups_mlp_with_an_optimizer_of_torch_is_inactive() -> None:
+    report = mufx.audit(
+        with_mup, rows, *SIZES, optimizer=lambda model: torch.optim.Adam(model.parameters())
+    )
+    assert codes(report) == {"MUF616", "MUF611"}
+    assert ("lr", "hidden.weight", 0.25, 1.0) in deviations(report)
+
+
+# -- models in standard parametrization ---------------------------------------------------------
+
+
+def test_a_model_in_standard_parametrization() -> None:
+    report = mufx.audit(Net, rows, *SIZES, optimizer="adam")
+    assert deviations(report) == {
+        ("init", "hidden.weight", 0.5, 1.0),
+        ("lr", "hidden.weight", 0.25, 1.0),
+        ("init", "last.weight", 0.25, 1.0),
+        ("lr", "last.weight", 0.25, 1.0),
+    }
+    assert report.sizes == {"activation": pytest.approx(4.0), "readout": pytest.approx(4.0)}
+    roles = {n: p.role for n, p in report.parameters.items() if n.endswith("weight")}
+    assert roles == {"first.weight": "input", "hidden.weight": "hidden", "last.weight": "output"}
+
+
+def test_sgd_asks_for_other_rates() -> None:
+    report = mufx.audit(Net, rows, *SIZES, optimizer="sgd")
+    assert {d for d in deviations(report) if d[0] == "lr"} == {
+        ("lr", "first.weight", 4.0, 1.0),
+        ("lr", "first.bias", 4.0, 1.0),
+        ("lr", "hidden.bias", 4.0, 1.0),
+        ("lr", "last.weight", 0.25, 1.0),
+    }
