@@ -134,7 +134,7 @@ def audited(
     case: str,
     init: Powers,
     lr: Powers,
-    kind: type[torch.optim.Optimizer] = torch.optim.AdamW,
+    kind: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
     decay: Powers | None = None,
 ) -> AuditReport:
     """An implementation whose inits and learning rates are these powers of the width."""
@@ -320,7 +320,8 @@ def test_one_over_sqrt_d_left_in_place() -> None:
     report = gpt(attention=-0.5, constant=1.0)
     assert codes(report) == {"MUF612"}
     first = report.findings[0]
-    assert (first.where, first.ratio) == ("attention logits", pytest.approx(2**0.5))
+    assert first.where == "attention logits"
+    assert first.ratio == pytest.approx(2**0.5)
     assert first.expected_value == pytest.approx(GPT.BASE_HEAD**0.5 / 32)
     assert first.found_value == pytest.approx(32**-0.5)
     assert first.place is not None
@@ -411,14 +412,26 @@ def test_a_floor_of_the_schedule_that_is_not_scaled() -> None:
 # -- microsoft/mup ------------------------------------------------------------------------------
 
 
-def with_mup(width: int) -> nn.Module:
-    class MLP(Net):
-        def __init__(self, width: int) -> None:
-            super().__init__(width)
-            self.last = mup.MuReadout(width, 3)
+class MuMLP(nn.Module):
+    """With the inits of torch, which mup takes for granted."""
 
-    model = MLP(width)
-    mup.set_base_shapes(model, MLP(BASE), delta=MLP(2 * BASE))
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(6, width)
+        self.hidden = nn.Linear(width, width)
+        self.last = mup.MuReadout(width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(F.relu(self.hidden(F.relu(self.first(x)))))
+        return out
+
+
+def with_mup(width: int, std: float | None = None) -> nn.Module:
+    """As its README says; with `std` the hidden weight is drawn by torch, not by `mup.init`."""
+    model = MuMLP(width)
+    mup.set_base_shapes(model, MuMLP(BASE), delta=MuMLP(2 * BASE))
+    if std is not None:
+        nn.init.normal_(model.hidden.weight, std=std)
     return model
 
 
@@ -428,6 +441,16 @@ def test_mups_own_mlp_with_its_own_optimizer_is_clean(optimizer: Any) -> None:
         with_mup, rows, *SIZES, optimizer=lambda model: optimizer(model.parameters(), lr=1e-3)
     )
     assert deviations(report) == set()
+
+
+def test_an_init_of_torch_after_mup() -> None:
+    report = mufx.audit(
+        lambda width: with_mup(width, std=0.1),
+        rows,
+        *SIZES,
+        optimizer=lambda model: mup.MuAdamW(model.parameters(), lr=1e-3),
+    )
+    assert deviations(report) == {("init", "hidden.weight", 0.5, 1.0)}
 
 
 def test_mups_mlp_with_an_optimizer_of_torch_is_inactive() -> None:
