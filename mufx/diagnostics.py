@@ -78,8 +78,8 @@ CODES: dict[str, str] = {
     "MUF203": "uses of one parameter that exclude each other",
     "MUF204": "a parameter whose init has no width-consistent rule",
     "MUF205": "a parameter that no output depends on",
-    # 3xx ratios and corrections
     "MUF206": "an axis of which only a part grows",
+    # 3xx ratios and corrections
     "MUF301": "a size that grows with width and has no place to be corrected",
     "MUF302": "a finite output that grows with width",
     "MUF303": "the proof found a ratio that leaves 1",
@@ -89,7 +89,6 @@ CODES: dict[str, str] = {
     "MUF402": "an argument that cannot be written as source",
     "MUF403": "a size that no tensor of the module has",
     "MUF404": "a module called in several ways",
-    "MUF405": "an initialisation that cannot be written as source",
     "MUF410": "an initial value that cannot be written as source",
     # 5xx manifest and optimizer groups
     "MUF501": "a manifest that cannot be read",

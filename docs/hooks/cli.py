@@ -13,7 +13,7 @@ from mufx.cli import app
 HEAD = """# The command line
 
 What `SPEC` and its file may hold stands in the [quickstart](quickstart.md#your-own-model). A
-refusal ends with exit status 2.
+refusal ends with exit status 2; see [what mufx refuses](refusals.md).
 
 """
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-GENERATED = {"cli.md", "manifest.md"}
+GENERATED = {"cli.md", "manifest.md", "refusals.md"}
 
 ORDER: dict[str, tuple[str, ...]] = {
     "Start": ("index.md", "quickstart.md", "mup.md", "glossary.md"),
