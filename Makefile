@@ -22,7 +22,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/developed: $(VENV)/installed
-	$(PIP) --constraint constraints.txt --editable '.[test,dev,docs]'
+	$(PIP) --constraint constraints.txt --editable '.[test,dev,docs,sweep]'
 	$(PIP) --constraint constraints.txt --no-deps mup
 	touch $@
 

@@ -14,6 +14,7 @@ from mufx.commands.audit import audit
 from mufx.commands.convert import convert
 from mufx.commands.explain import explain
 from mufx.commands.options import EXECUTES
+from mufx.commands.sweep import sweep
 
 app = typer.Typer(
     add_completion=False,
@@ -50,6 +51,7 @@ app.command(
     f"{EXECUTES}"
 )(audit)
 app.command(help=f"Say why a parameter is scaled as it is. {EXECUTES}")(explain)
+app.command(help=f"Sweep the learning rate over widths, SP beside μP. {EXECUTES}")(sweep)
 
 
 def main() -> None:

@@ -112,6 +112,15 @@ CODES: dict[str, str] = {
     "MUF616": "μP that is not active",
     "MUF617": "learning rates that something has made equal",
     "MUF618": "a schedule that does not keep the ratio of learning rates",
+    # 75x the sweep
+    "MUF750": "optional packages that a sweep needs",
+    "MUF751": "hyperparameters or values that cannot be swept",
+    "MUF752": "widths that are too few, or at which a knob is not whole",
+    "MUF753": "no batches to train on",
+    "MUF754": "batches that end before the steps do",
+    "MUF755": "a model without a loss, and a batch without a target",
+    "MUF756": "a database that cannot hold a study",
+    "MUF757": "a study of another model or of other settings",
 }
 
 

@@ -1,0 +1,1 @@
+"""Learning rate against loss over widths: the standard parametrization beside μP."""

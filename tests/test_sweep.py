@@ -1,0 +1,540 @@
+"""The sweep: its grid, its runs, and what it makes of them."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from mufx import cli
+from mufx.diagnostics import MufxError
+from mufx.discovery import find
+from mufx.report import GroupRow
+from mufx.source import load
+from mufx.sweep import extra, text
+from mufx.sweep.objective import Objective
+from mufx.sweep.preparing import Request, prepared
+from mufx.sweep.settings import Parametrization, Plan, Point, Settings
+from mufx.sweep.storage import open_storage
+from mufx.sweep.study import Result, Study
+from mufx.sweep.summary import Summary, summarise, vertex
+from mufx.sweep.sweeping import Sweep, swept
+from mufx.sweep.training import Outcome
+from mufx.sweep.values import Hyperparameter, Value, parse_over, parse_values, shown
+from mufx.sweep.widths import widths_of
+
+MODELS = Path(__file__).parent / "models"
+MODEL = str(MODELS / "sweepable.py")
+GPT = str(Path(__file__).parent.parent / "examples" / "gpt.py")
+SP, MUP = Parametrization.SP, Parametrization.MUP
+
+
+def request(study: Path | None = None, **changes: Any) -> Request:
+    small = Request(MODEL, ("lr=2^-5:2^-4",), steps=4, batch=8, seeds=1, study=str(study))
+    return replace(small, **changes)
+
+
+def made(**changes: Any) -> tuple[Objective, Plan]:
+    asked = request(**changes)
+    return prepared(asked, load(asked.spec), find(asked.spec))
+
+
+def refusal(run: Callable[[], object]) -> str:
+    with pytest.raises(MufxError) as raised:
+        run()
+    return str(raised.value)
+
+
+# -- values and widths --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("typed", "values"),
+    [
+        ("2^-3:2^-1", (0.125, 0.25, 0.5)),
+        ("1e-3:1e-1:10", (1e-3, 1e-2, 1e-1)),
+        ("0.1, 0", (0, 0.1)),
+        ("64,32", (32, 64)),
+        ("gelu,relu", ("gelu", "relu")),
+        ("True,False", (True, False)),
+    ],
+)
+def test_values_are_read_as_they_are_typed(typed: str, values: tuple[Value, ...]) -> None:
+    read = parse_values(typed)
+
+    assert len(read) == len(values)
+    assert all(
+        a == (pytest.approx(b) if isinstance(b, float) else b)
+        for a, b in zip(read, values, strict=True)
+    )
+
+
+@pytest.mark.parametrize("typed", ["lr", "lr=2^-3:2^-4", "lr=1:3", "lr=nan", "lr=[1]", "=1", "lr="])
+def test_values_that_cannot_be_read_are_refused(typed: str) -> None:
+    said = refusal(lambda: parse_over([typed]))
+
+    assert f"MUF751: --over {typed}" in said
+    assert "hint: write --over lr=2^-12:2^-4" in said
+
+
+def test_a_value_is_shown_as_it_is_typed() -> None:
+    assert [shown(v) for v in (2**-7, 0.1, 0, 64, "relu")] == ["2^-7", "0.1", "0", "64", "relu"]
+
+
+def test_widths_double_from_base_to_target() -> None:
+    source = load(MODEL)
+
+    assert widths_of(source, None, find(MODEL).factory.place) == {
+        8: {"width": 8},
+        16: {"width": 16},
+        32: {"width": 32},
+    }
+
+
+def test_other_knobs_grow_along_the_way_to_target() -> None:
+    source = load(GPT, {"n_embd": 64, "n_head": 2}, {"n_embd": 256, "n_head": 4})
+
+    assert widths_of(source, [64, 1024], find(GPT).factory.place) == {
+        64: {"n_embd": 64, "n_head": 2},
+        1024: {"n_embd": 1024, "n_head": 8},
+    }
+
+
+def test_a_width_at_which_a_knob_is_not_whole_is_refused() -> None:
+    source = load(GPT, {"n_embd": 64, "n_head": 2}, {"n_embd": 256, "n_head": 4})
+
+    said = refusal(lambda: widths_of(source, [64, 96, 128], find(GPT).factory.place))
+
+    assert f"{GPT}:" in said
+    assert "MUF752: n_embd=96 is no size of the model: n_head would be 2.44949" in said
+    assert "MUF752: n_embd=128 is no size of the model: n_head would be 2.82843" in said
+    assert "hint: growing from base to target: n_embd 64 -> 256, n_head 2 -> 4" in said
+
+
+def test_a_width_that_the_model_does_not_take_is_refused() -> None:
+    small = {"n_head": 2, "n_layer": 1}
+    source = load(GPT, {"n_embd": 64, **small}, {"n_embd": 256, **small})
+    asked = request(spec=GPT, widths="64,127", data=f"{MODEL}:data")
+
+    said = refusal(lambda: prepared(asked, source, find(GPT)))
+
+    assert "n_embd 127 is not a multiple of 2 heads" in said
+    assert f"{GPT}:" in said
+
+
+def test_one_width_is_too_few() -> None:
+    source = load(MODEL)
+
+    said = refusal(lambda: widths_of(source, [16, 16], find(MODEL).factory.place))
+
+    assert "MUF752: width=16 is one width" in said
+    assert f"{MODEL}:" in said
+
+
+def test_an_unknown_hyperparameter_is_refused() -> None:
+    said = refusal(lambda: made(over=("weight_decy=1,2", "width=8,16"), fixed="betas=1"))
+
+    assert "MUF751: weight_decy is no setting of adamw and no knob of Classifier" in said
+    assert "did you mean weight_decay?" in said
+    assert "MUF751: width is no setting" in said
+    assert "MUF751: betas is no setting" in said
+
+
+# -- runs ---------------------------------------------------------------------------------------
+
+
+def test_at_base_width_both_parametrizations_are_one() -> None:
+    objective, _ = made(fixed="weight_decay=0.1,beta2=0.9")
+
+    losses = {p: objective(Point(p, 8, 0), {"lr": 0.03}).loss for p in Parametrization}
+
+    assert losses[SP] == losses[MUP]
+
+
+def test_a_wide_model_is_trained_with_its_groups() -> None:
+    objective, _ = made(optimizer="sgd", fixed="weight_decay=0.1,momentum=0.9")
+
+    _, optimizer = objective.models.made(
+        Point(MUP, 32, 0), {"lr": 0.5, "weight_decay": 0.1, "momentum": 0.9}
+    )
+    found = {(g["lr"], g["weight_decay"], g["momentum"]) for g in optimizer.param_groups}
+
+    assert found == {(2.0, 0.025, 0.9), (0.5, 0.1, 0.9), (0.125, 0.4, 0.9)}
+
+
+def test_a_knob_of_the_model_is_a_hyperparameter() -> None:
+    objective, _ = made(over=("gain=1,2",), optimizer="adamw")
+
+    plain, _ = objective.models.made(Point(SP, 16, 0), {"gain": 2.0})
+    converted = objective.models.conversion({"width": 16}, {"gain": 2.0})
+
+    assert plain.gain == 2.0
+    assert "* 2.0" in converted.text
+
+
+def test_a_loss_that_is_not_finite_is_recorded(tmp_path: Path) -> None:
+    asked = request(tmp_path / "study.db", data=f"{MODEL}:exploding")
+
+    found = swept(asked, load(MODEL), lambda *_: None)
+
+    assert {o.diverged for o in found.summary.optima} == {2}
+    assert {s.losses for samples in found.summary.curves.values() for s in samples} == {(math.inf,)}
+    assert '"diverged": 2' in json.dumps(found.document())
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("short", "MUF754: short ended after 3 batches, and 4 steps need 4"),
+        ("without_target", "MUF755: forward returns a Tensor without a loss, and a batch holds 1"),
+        ("failing", "MUF753: failing raised ValueError: no more files"),
+        ("number", "MUF753: number returns a int, not batches"),
+    ],
+)
+def test_batches_that_cannot_be_used_are_refused(name: str, said: str) -> None:
+    objective, _ = made(data=f"{MODEL}:{name}")
+
+    refused = refusal(lambda: objective(Point(SP, 8, 0), {"lr": 0.1}))
+
+    assert said in refused
+    assert refused.startswith(f"{MODEL}:")
+    assert "hint: " in refused
+
+
+def test_a_model_without_batches_is_refused() -> None:
+    said = refusal(lambda: made(data=GPT))
+
+    assert said.startswith(f"{GPT}:1: error MUF753: no function data gives the batches")
+
+
+# -- the study ----------------------------------------------------------------------------------
+
+
+def settings(**changes: Any) -> Settings:
+    plain = Settings(
+        model="Net",
+        source="0" * 64,
+        scales="1" * 64,
+        data="2" * 64,
+        base={"width": 64},
+        way={"width": 1.0},
+        optimizer="adamw",
+        form="table3",
+        steps=100,
+        batch=16,
+    )
+    return replace(plain, **changes)
+
+
+def plan(**changes: Any) -> Plan:
+    over = (Hyperparameter("lr", parse_values("2^-9:2^-3")),)
+    return replace(Plan(settings(), over, (64, 256), (0, 1)), **changes)
+
+
+def few(**changes: Any) -> Plan:
+    """A plan of eight points: every one costs several transactions."""
+    over = (Hyperparameter("lr", parse_values("2^-6:2^-5")),)
+    return plan(over=over, seeds=(0,), **changes)
+
+
+def opened(path: Path, chosen: Plan, sampler: str = "grid", beat: int = 1) -> Study:
+    storage = open_storage(str(path), beat)
+    study = storage.open("sweep", chosen.settings.document(), sampler)
+    return Study(chosen, study, storage)
+
+
+def bowl(point: Point, values: Mapping[str, Value]) -> float:
+    """SP's optimum goes from 2^-5 to 2^-7, that of μP stays; the seed moves it a little."""
+    best = -5.0 - math.log2(point.width / 64) * (point.parametrization is SP) + 0.2 * point.seed
+    return 2.0 - math.log2(point.width) / 20 + 0.1 * (math.log2(float(values["lr"])) - best) ** 2
+
+
+def results(chosen: Plan) -> list[Result]:
+    return [
+        Result(point, dict(point.values), bowl(point, dict(point.values)))
+        for point in chosen.points()
+    ]
+
+
+def run(point: Point, values: Mapping[str, Value]) -> Outcome:
+    return Outcome(bowl(point, values))
+
+
+WORKER = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_sweep import few, opened, run
+
+def noted(point, values):
+    with open({log!r}, "a") as log:
+        print(point.key, file=log, flush=True)
+    time.sleep({seconds})
+    return run(point, values)
+
+opened(Path({study!r}), few()).work(noted)
+"""
+
+
+def worker(folder: Path, seconds: float) -> subprocess.Popen[bytes]:
+    script = WORKER.format(
+        tests=str(Path(__file__).parent),
+        log=str(folder / "log"),
+        study=str(folder / "study.db"),
+        seconds=seconds,
+    )
+    return subprocess.Popen([sys.executable, "-c", script])
+
+
+def runs(folder: Path) -> Counter[str]:
+    """How often each point was begun."""
+    log = folder / "log"
+    return Counter(log.read_text().splitlines() if log.is_file() else ())
+
+
+def test_two_workers_share_a_study_and_find_what_one_finds(tmp_path: Path) -> None:
+    workers = [worker(tmp_path, 0.0) for _ in range(2)]
+    ended = [process.wait(60) for process in workers]
+
+    together = opened(tmp_path / "study.db", few()).work(run)
+    alone = opened(tmp_path / "alone.db", few()).work(run)
+
+    assert ended == [0, 0]
+    assert runs(tmp_path) == Counter(point.key for point in few().points())
+    assert together == alone
+    assert summarise(few(), together) == summarise(few(), alone)
+
+
+def test_what_a_killed_worker_had_taken_is_done_by_the_next(tmp_path: Path) -> None:
+    killed = worker(tmp_path, 60.0)
+    while not runs(tmp_path):
+        time.sleep(0.05)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait(10)
+
+    found = opened(tmp_path / "study.db", few()).work(run)
+
+    assert len(runs(tmp_path)) == 1
+    assert found == opened(tmp_path / "alone.db", few()).work(run)
+
+
+def test_a_worker_that_died_before_its_first_heartbeat_loses_nothing(tmp_path: Path) -> None:
+    study = opened(tmp_path / "study.db", few())
+    first = next(few().points())
+    study.study.enqueue_trial({}, user_attrs={"point": first.key})
+    with pytest.warns(UserWarning, match="Heartbeat"):
+        taken = study.study.ask()  # takes the point, and never beats
+
+    found = study.work(run)
+
+    assert taken.user_attrs["point"] == first.key
+    assert found == results(few())
+
+
+def test_a_run_that_raises_is_to_be_done_again(tmp_path: Path) -> None:
+    def raising(point: Point, values: Mapping[str, Value]) -> Outcome:
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        opened(tmp_path / "study.db", few()).work(raising)
+
+    assert opened(tmp_path / "study.db", few()).work(run) == results(few())
+
+
+def test_a_point_that_was_queued_twice_is_run_once(tmp_path: Path) -> None:
+    study = opened(tmp_path / "study.db", few())
+    for point in [*few().points(), *few().points()]:
+        study.study.enqueue_trial({}, user_attrs={"point": point.key})
+    begun: list[str] = []
+
+    def noted(point: Point, values: Mapping[str, Value]) -> Outcome:
+        begun.append(point.key)
+        return run(point, values)
+
+    study.work(noted)
+
+    assert sorted(begun) == sorted(point.key for point in few().points())
+
+
+def test_more_seeds_and_values_extend_a_study(tmp_path: Path) -> None:
+    first = few()
+    more = replace(first, seeds=(0, 1))
+    opened(tmp_path / "study.db", first).work(run)
+    begun: list[Point] = []
+
+    def noted(point: Point, values: Mapping[str, Value]) -> Outcome:
+        begun.append(point)
+        return run(point, values)
+
+    found = opened(tmp_path / "study.db", more).work(noted)
+
+    assert {point.seed for point in begun} == {1}
+    assert found == results(more)
+
+
+def test_a_study_of_another_model_is_refused(tmp_path: Path) -> None:
+    opened(tmp_path / "study.db", few())
+    other = few(settings=settings(model="Other", source="3" * 64, steps=200))
+
+    said = refusal(lambda: opened(tmp_path / "study.db", other))
+
+    assert "is of another model: Net, not Other" in said
+    assert "is of another source: 000000000000..., not 333333333333..." in said
+    assert "is of another steps: 100, not 200" in said
+    assert said.count("MUF757") == 3
+    assert "hint: its losses cannot be compared with these: name another --study" in said
+
+
+@pytest.mark.parametrize("url", ["/no/such/folder/study.db", "nodatabase://user@host/name"])
+def test_a_database_that_cannot_be_opened_is_refused(url: str) -> None:
+    said = refusal(lambda: open_storage(url))
+
+    assert "MUF756: no study can be kept in " in said
+    assert url in said
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_a_sampler_draws_between_the_ends(tmp_path: Path, sampler: str) -> None:
+    drawn = few(draws=3)
+
+    found = opened(tmp_path / "study.db", drawn, sampler).work(run)
+    rates = [float(result.values["lr"]) for result in found]
+
+    assert len(set(rates)) == len(found) == 2 * 2 * 3
+    assert 2**-6 <= min(rates) < max(rates) <= 2**-5
+
+
+# -- what comes of it ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("curve", "lowest"),
+    [
+        ([(0.0, 4.0), (1.0, 1.0), (2.0, 0.0), (3.0, 1.0)], 2.0),
+        ([(0.0, 9.0), (2.0, 1.0), (4.0, 1.0)], 3.0),
+        ([(0.0, 9.0), (1.0, 4.0), (4.0, 1.0), (5.0, 4.0)], 3.0),
+        ([(0.0, 1.0), (1.0, 2.0), (2.0, 3.0)], 0.0),
+        ([(0.0, 3.0), (1.0, 1.0), (2.0, math.inf)], 1.0),
+        ([(0.0, 1.0), (1.0, 1.0), (2.0, 1.0)], 0.0),
+    ],
+)
+def test_the_vertex_lies_between_the_values(
+    curve: list[tuple[float, float]], lowest: float
+) -> None:
+    assert vertex(curve) == pytest.approx(lowest)
+
+
+def summary(chosen: Plan | None = None) -> Summary:
+    chosen = chosen or plan()
+    return summarise(chosen, results(chosen))
+
+
+def test_the_shift_is_counted_in_steps_with_its_error() -> None:
+    sp, mup = summary().shifts
+
+    assert (sp.parametrization, sp.on_grid, mup.on_grid) == (SP, -2.0, 0.0)
+    assert sp.steps == pytest.approx(-2.0)
+    assert mup.steps == pytest.approx(0.0)
+    assert sp.error == pytest.approx(math.sqrt(2) * 0.1)
+
+
+def test_a_diverged_seed_keeps_a_value_from_being_best() -> None:
+    chosen = plan()
+    best = summary().of(MUP)[0].values
+    found = [
+        replace(r, loss=math.inf) if r.values == best and r.point.seed == 1 else r
+        for r in results(chosen)
+    ]
+
+    optimum = summarise(chosen, found).of(MUP)[0]
+
+    assert optimum.values != best
+    assert optimum.diverged == 1
+
+
+def test_wider_and_worse_is_said() -> None:
+    chosen = plan()
+    found = [replace(r, loss=r.loss + 1.0) if r.point.width == 256 else r for r in results(chosen)]
+
+    shared, better = summarise(chosen, found).shared, summary().shared
+
+    assert shared is not None
+    assert shared.worse == (256,)
+    assert better is not None
+    assert better.worse == ()
+
+
+def sweep_of(found: Summary, chosen: Plan) -> Sweep:
+    groups = (
+        GroupRow("input", 1.0, 1.0, 0.25, 3, 1000),
+        GroupRow("hidden", 0.25, 4.0, 0.25, 1, 65536),
+    )
+    return Sweep(chosen, found, "width", {"width": 256}, groups)
+
+
+def test_the_tables_say_what_was_found(golden: Callable[[str, str], None]) -> None:
+    chosen = plan(settings=settings(fixed={"weight_decay": 0.1}))
+    held = results(chosen)
+    found = [replace(r, loss=math.inf) if r.values["lr"] == 0.125 else r for r in held]
+    console = Console(width=100, file=io.StringIO())
+
+    text.show(sweep_of(summarise(chosen, found), chosen), console)
+
+    assert isinstance(console.file, io.StringIO)
+    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    golden("sweep/summary.txt", "\n".join(lines) + "\n")
+
+
+def test_the_figure_shows_every_line(tmp_path: Path) -> None:
+    sweep = sweep_of(summary(), plan())
+
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        sweep.write(folder)
+    drawn = (tmp_path / "one" / "sweep.svg").read_text()
+
+    assert (tmp_path / "one" / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    assert all(f">{said}<" in drawn for said in ("SP", "μP", "64", "256", "width"))
+    assert "100 steps of batch 16" in drawn
+    assert drawn == (tmp_path / "two" / "sweep.svg").read_text()
+
+
+# -- the command --------------------------------------------------------------------------------
+
+
+def test_the_command_sweeps_and_writes(tmp_path: Path) -> None:
+    study, out = tmp_path / "study.db", tmp_path / "out"
+    words = f"sweep {MODEL} --widths 8,32 --over lr=2^-5:2^-4 --steps 4 --seeds 2 --json"
+
+    done = CliRunner().invoke(cli.app, [*words.split(), "--study", str(study), "-o", str(out)])
+    document = json.loads(done.stdout)
+
+    assert done.exit_code == 0
+    assert "16/16 mup 32 seed 1, lr 2^-4: " in done.stderr
+    assert {path.name for path in out.iterdir()} == {"sweep.json", "sweep.png", "sweep.svg"}
+    assert document == json.loads((out / "sweep.json").read_text())
+    assert [o["width"] for o in document["optima"]] == [8, 32, 8, 32]
+
+
+def test_without_the_optional_packages_the_command_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(extra, "find_spec", lambda name: None)
+
+    done = CliRunner().invoke(cli.app, ["sweep", MODEL])
+
+    assert done.exit_code == 2
+    assert "MUF750: a sweep needs optuna and matplotlib" in done.stderr
+    assert "hint: pip install 'mufx[sweep]'" in done.stderr
