@@ -33,6 +33,7 @@ from torch.fx.experimental.symbolic_shapes import (
     ShapeEnv,
     StatelessSymbolicContext,
 )
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mufx.diagnostics import Diagnostic, MufxError, Place, error, note
 from mufx.recall import Recall
@@ -57,6 +58,7 @@ def record_forward(
     training: bool,
     free_sizes: bool = False,
     spelled: Mapping[Callable[..., object], Callable[..., object]] | None = None,
+    watch: Watch | None = None,
 ) -> Recording:
     """Records `model(*args, **kwargs)` as it runs in training or in evaluation.
 
@@ -67,6 +69,7 @@ def record_forward(
         training: The mode to record.
         free_sizes: Whether the sizes of the inputs stay free where the model lets them.
         spelled: Fused functions to the functions that are recorded, step by step, instead.
+        watch: Sees every ATen call below the recorded functions.
 
     Raises:
         MufxError: `MUF101`, `MUF102`, `MUF103` or `MUF105`, with the place in the source.
@@ -74,10 +77,17 @@ def record_forward(
     modes = {name: module.training for name, module in model.named_modules()}
     model.train(training)
     try:
-        return _Forward(model, free_sizes, spelled or {}).record(inputs)
+        return _Forward(model, free_sizes, spelled or {}, watch).record(inputs)
     finally:
         for name, module in model.named_modules():
             module.training = modes[name]
+
+
+class Watch(TorchDispatchMode):
+    """Looks on at a recording: every ATen call, and which node stands for which tensor."""
+
+    def know(self, node: fx.Node, tensor: torch.Tensor) -> None:
+        """`node` stands for `tensor`."""
 
 
 class _FreeSizes(ShapeEnv):
@@ -99,10 +109,12 @@ class _Forward(Recorder):
         model: nn.Module,
         free_sizes: bool,
         spelled: Mapping[Callable[..., object], Callable[..., object]],
+        watch: Watch | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.spelled = spelled
+        self.watch = watch
         self.shape_env = _FreeSizes(duck_shape=False) if free_sizes else None
         self.fake_mode = FakeTensorMode(shape_env=self.shape_env, allow_non_fake_inputs=True)
         self.recall = Recall(self.fake_mode)
@@ -129,6 +141,8 @@ class _Forward(Recorder):
             stack.enter_context(self.fake_mode)
             if self.shape_env is not None:
                 stack.enter_context(enable_python_dispatcher())
+            if self.watch is not None:
+                stack.enter_context(self.watch)
             stack.enter_context(self)
             output = self._run(args, kwargs)
         names = output_class(output)
@@ -198,7 +212,9 @@ class _Forward(Recorder):
         self, func: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> object:
         try:
-            result = self.recall.perform(STAND_INS.get(func, func), args, kwargs)
+            stand_in = STAND_INS.get(func, func)
+            seen = self.watch is not None  # what is recalled is not seen
+            result = stand_in(*args, **kwargs) if seen else self.recall.perform(stand_in, args, kwargs)
         except _DATA_DEPENDENT:
             raise MufxError(self._data_dependent(self.origin().place)) from None
         if not torch.is_grad_enabled() and func is not torch.Tensor.detach:
@@ -224,6 +240,11 @@ class _Forward(Recorder):
         self.origins[node.name] = self.origin()
         self.know(tensor, node)
         return node
+
+    def know(self, tensor: torch.Tensor, node: fx.Node) -> None:
+        super().know(tensor, node)
+        if self.watch is not None:
+            self.watch.know(node, tensor)
 
     def size(self, number: torch.SymInt | torch.SymFloat | torch.SymBool) -> Size:
         return Size(number.node.expr, number.node.hint)
