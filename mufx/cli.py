@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from mufx.commands.audit import audit
+from mufx.commands.classes import classes
 from mufx.commands.convert import convert
 from mufx.commands.explain import explain
 from mufx.commands.options import EXECUTES
@@ -52,6 +53,7 @@ app.command(
 )(audit)
 app.command(help=f"Say why a parameter is scaled as it is. {EXECUTES}")(explain)
 app.command(help=f"Sweep the learning rate over widths, SP beside μP. {EXECUTES}")(sweep)
+app.command(help=f"List the axes of a model that always grow together. {EXECUTES}")(classes)
 
 
 def main() -> None:

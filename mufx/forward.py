@@ -83,7 +83,7 @@ def record_forward(
             module.training = modes[name]
 
 
-class Watch(TorchDispatchMode):
+class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Looks on at a recording: every ATen call, and which node stands for which tensor."""
 
     def know(self, node: fx.Node, tensor: torch.Tensor) -> None:
@@ -212,9 +212,11 @@ class _Forward(Recorder):
         self, func: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> object:
         try:
-            stand_in = STAND_INS.get(func, func)
-            seen = self.watch is not None  # what is recalled is not seen
-            result = stand_in(*args, **kwargs) if seen else self.recall.perform(stand_in, args, kwargs)
+            called = STAND_INS.get(func, func)
+            if self.watch is None:
+                result = self.recall.perform(called, args, kwargs)
+            else:  # what is recalled would not be seen
+                result = called(*args, **kwargs)
         except _DATA_DEPENDENT:
             raise MufxError(self._data_dependent(self.origin().place)) from None
         if not torch.is_grad_enabled() and func is not torch.Tensor.detach:

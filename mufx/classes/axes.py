@@ -46,6 +46,10 @@ class AxisSpace:
         self._parts: dict[Var, Parts] = {}
         self.unsolved: list[Equation] = []
         """Equal axes whose parts do not fit: that both grow alike has to be checked."""
+        self.taps: list[Var] = []
+        """Axes of convolution kernels over places: no class of their own."""
+        self.rows: list[Var] = []
+        """Axes that integers look up: the rows of a table."""
 
     def new(self, size: int) -> Var:
         """An axis of which nothing is known but its size."""
@@ -58,7 +62,8 @@ class AxisSpace:
 
     def root(self, var: Var) -> Var:
         """The axis that stands for all that are equal to this one."""
-        return self._classes[var]
+        root: Var = self._classes[var]
+        return root
 
     def parts(self, var: Var) -> Parts | None:
         """What an axis is made of; `None` for an atom."""

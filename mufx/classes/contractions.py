@@ -91,6 +91,7 @@ def convolution(call: Call) -> Answer:
     x, weight = call.axes(call["input"]), call.axes(call["weight"])
     groups, transposed = int(call.arguments.get("groups", 1)), bool(call.arguments["transposed"])
     ins, outs = (weight[0], weight[1]) if transposed else (weight[1], weight[0])
+    call.space.taps += weight[2:]
     d = len(x) - len(weight) + 1  # there may be no batch
     channels = x[d]
     out = outs
@@ -114,9 +115,7 @@ def _grouped(
         space.unify(ins, space.whole(Kind.PRODUCT, (first, space.new(space.size(ins) // groups))))
         return space.whole(Kind.PRODUCT, (first, outs))
     space.unify(channels, space.whole(Kind.PRODUCT, (first, ins)))
-    space.unify(
-        outs, space.whole(Kind.PRODUCT, (first, space.new(space.size(outs) // groups)))
-    )
+    space.unify(outs, space.whole(Kind.PRODUCT, (first, space.new(space.size(outs) // groups))))
     return outs
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mufx.classes.axes import Kind
 from mufx.classes.table import Answer, AxisRules, Call, broadcast
 
 ELEMENTWISE = AxisRules()
@@ -40,8 +41,6 @@ def pointwise(call: Call) -> Answer:
 @ELEMENTWISE.rule("glu")
 def glu(call: Call) -> Answer:
     """The halves of an axis are multiplied, so they are equal."""
-    from mufx.classes.axes import Kind
-
     axes, d = list(call.own), call.dim()
     size = int(call.result.shape[d])
     first, second = call.space.split(Kind.SUM, axes[d], (size, size))

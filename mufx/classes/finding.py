@@ -1,4 +1,4 @@
-"""Finds the classes of axes of one instance of a model."""
+"""Follows the identity of every axis through one instance of a model."""
 
 from __future__ import annotations
 
@@ -17,43 +17,67 @@ from mufx.spelled import SPELLED
 
 
 @dataclass(frozen=True)
-class Identities:
-    """Which axes of one instance are the same, in one mode.
+class Run:
+    """One mode of the instance.
 
     Attributes:
-        space: The axes and what they are made of.
-        nodes: The axes of every recorded node that yields a tensor.
-        parameters: The axes of every parameter, by its first name.
+        recording: What ran.
+        axes: The axes of every recorded node that yields a tensor.
         gaps: Operations through which the identity of some axes is not known.
         clashes: Equal axes whose parts do not fit together.
     """
 
+    training: bool
     recording: Recording
-    space: AxisSpace
-    nodes: Mapping[str, Axes]
-    parameters: Mapping[str, Axes]
+    axes: Mapping[str, Axes]
     gaps: tuple[Gap, ...]
     clashes: tuple[Clash, ...]
 
 
-def find_identities(model: nn.Module, inputs: Inputs, *, training: bool = True) -> Identities:
-    """Records one run of an instance and follows the identity of every axis through it.
+@dataclass(frozen=True)
+class Identities:
+    """Which axes of one instance are the same, in training and in evaluation.
+
+    Attributes:
+        space: The axes of both modes, and what they are made of.
+        parameters: The axes of every parameter, by its first name, in the model's order.
+    """
+
+    space: AxisSpace
+    parameters: Mapping[str, Axes]
+    train: Run
+    evaluate: Run
+
+    @property
+    def runs(self) -> tuple[Run, Run]:
+        """Both modes: training, evaluation."""
+        return (self.train, self.evaluate)
+
+
+def find_identities(model: nn.Module, inputs: Inputs) -> Identities:
+    """Records an instance in both modes; an axis is one where an operation says so in either.
+
+    Nothing is computed, and the instance stays as it is.
 
     Raises:
         MufxError: `MUF10x`, as any recording.
     """
     watch = AxisWatch()
-    spelled = {fused: steps for fused, steps in SPELLED.values()}
-    recording = record_forward(model, inputs, training=training, spelled=spelled, watch=watch)
-    names = {str(n.target): n.name for n in recording.graph.nodes if n.op == "get_attr"}
-    parameters = {
-        name: watch.nodes[names[name]] if name in names else _unused(watch, parameter)
+    train, evaluate = (_run(watch, model, inputs, mode) for mode in (True, False))
+    named = {
+        name: watch.named.get(name) or _unused(watch.space, parameter)
         for name, parameter in model.named_parameters()
     }
-    return Identities(
-        recording, watch.space, watch.nodes, parameters, tuple(watch.gaps), tuple(watch.clashes)
-    )
+    return Identities(watch.space, named, train, evaluate)
 
 
-def _unused(watch: AxisWatch, parameter: torch.Tensor) -> Axes:
-    return tuple(watch.space.new(int(n)) for n in parameter.shape)
+def _run(watch: AxisWatch, model: nn.Module, inputs: Inputs, training: bool) -> Run:
+    spelled = dict(SPELLED.values())
+    watch.start()
+    recording = record_forward(model, inputs, training=training, spelled=spelled, watch=watch)
+    gaps, clashes = tuple(watch.gaps), tuple(watch.clashes)
+    return Run(training, recording, dict(watch.nodes), gaps, clashes)
+
+
+def _unused(space: AxisSpace, parameter: torch.Tensor) -> Axes:
+    return tuple(space.new(int(n)) for n in parameter.shape)

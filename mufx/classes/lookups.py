@@ -15,12 +15,14 @@ LOOKUPS = AxisRules()
 @LOOKUPS.rule("embedding")
 def embedding(call: Call) -> Answer:
     """Rows of a table."""
+    call.space.rows.append(call.axes(call["weight"])[0])
     return (*call.axes(call["indices"]), *call.axes(call["weight"])[1:])
 
 
 @LOOKUPS.rule("_embedding_bag", "embedding_bag", "_embedding_bag_forward_only")
 def embedding_bag(call: Call) -> Answer:
     """Sums of rows of a table."""
+    call.space.rows.append(call.axes(call["weight"])[0])
     bags = call.fresh(call.result[0])
     rows = (bags[0], *call.axes(call["weight"])[1:])
     return [rows, *(None for _ in call.result[1:])]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from mufx.classes.table import Answer, Axes, AxisRules, Call
+from mufx.classes.table import Answer, Axes, AxisRules, Call, broadcast
 
 REDUCTIONS = AxisRules()
 
@@ -18,7 +18,7 @@ _REDUCED = """
 def reduce(call: Call) -> Answer:
     """The reduced axes go, or stay with size 1."""
     if len(call.tensors) > 1:  # max(a, b) is elementwise
-        return _broadcast(call)
+        return broadcast(call, [call.axes(x) for x in call.tensors])
     axes, dim = call.own, call.arguments.get("dim")
     rank = len(axes)
     chosen = [dim] if isinstance(dim, int) else dim or range(rank)
@@ -30,12 +30,6 @@ def reduce(call: Call) -> Answer:
     if isinstance(call.result, (tuple, list)):
         return [kept] * len(call.result)
     return kept
-
-
-def _broadcast(call: Call) -> Axes:
-    from mufx.classes.table import broadcast
-
-    return broadcast(call, [call.axes(x) for x in call.tensors])
 
 
 @REDUCTIONS.rule("native_layer_norm", "_fused_rms_norm", "rms_norm", "layer_norm")

@@ -234,5 +234,3 @@ def unfold(call: Call) -> Answer:
     shape = [int(n) for n in call.result.shape]
     axes[d] = call.space.new(shape[d])
     return (*axes, call.space.new(shape[-1]))
-
-

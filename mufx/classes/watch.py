@@ -44,25 +44,36 @@ class Clash:
     node: str = ""
 
 
-class AxisWatch(Watch):
+class AxisWatch(Watch):  # type: ignore[no-untyped-call]
     """The axes of every tensor of one run."""
 
     def __init__(self, rules: Mapping[str, Rule] = RULES) -> None:
         """Nothing seen."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.space = AxisSpace()
         self.nodes: dict[str, Axes] = {}
         """By the name of the recorded node."""
         self.gaps: list[Gap] = []
         self.clashes: list[Clash] = []
         self._rules = rules
+        self.named: dict[str, Axes] = {}
+        """By the name of a parameter, buffer or input: the same in every run."""
         self._axes: dict[int, Axes] = {}
         self._alive: list[torch.Tensor] = []  # an id is only unique while its object lives
 
     # -- what a recording says --------------------------------------------------------------
 
+    def start(self) -> None:
+        """A new run of the same model begins."""
+        self.nodes.clear()
+        self.gaps.clear()
+        self.clashes.clear()
+
     def know(self, node: fx.Node, tensor: torch.Tensor) -> None:
         """`node` stands for `tensor`; what was found since the node before belongs to it."""
+        if node.op in ("get_attr", "placeholder"):
+            known = self.named.setdefault(str(node.target), self.axes(tensor))
+            self._set(tensor, known)
         self.nodes[node.name] = self.axes(tensor)
         self.gaps = [replace(g, node=g.node or node.name) for g in self.gaps]
         self.clashes = [replace(c, node=c.node or node.name) for c in self.clashes]

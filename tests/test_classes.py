@@ -1,0 +1,242 @@
+"""Axis classes of one instance: which axes are one, by what is done to them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mufx.classes import ClassTable, Identities, find_identities, table
+from mufx.classes.axes import AxisSpace, Kind
+from mufx.classes.naming import best, pieces, written
+
+
+def classes(model: nn.Module, *inputs: Tensor) -> dict[str, str]:
+    """Every axis of every parameter, written in names of classes."""
+    identities = find_identities(model, (inputs, {}))
+    names = _names(identities)
+    return {
+        f"{name}:{axis}": written(identities.space, var, names)
+        for name, axes in identities.parameters.items()
+        for axis, var in enumerate(axes)
+    }
+
+
+def _names(identities: Identities) -> dict[int, str]:
+    found = best(identities.space, pieces(identities))
+    return {atom: piece.name for atom, piece in found.items()}
+
+
+def tokens(batch: int = 2, time: int = 8) -> Tensor:
+    return torch.zeros(batch, time, dtype=torch.long)
+
+
+# -- the space ----------------------------------------------------------------------------------
+
+
+def test_products_align_where_the_factors_end() -> None:
+    space = AxisSpace()
+    whole = space.new(24)
+    a = space.split(Kind.PRODUCT, whole, (2, 12))
+    b = space.split(Kind.PRODUCT, whole, (6, 4))
+    assert [space.size(v) for v in space.flat(Kind.PRODUCT, whole)] == [2, 3, 4]
+    assert list(space.atoms(a[1])) == [*[*space.atoms(b[0])][1:], *space.atoms(b[1])]
+
+
+def test_sums_align_where_the_segments_end() -> None:
+    space = AxisSpace()
+    whole = space.new(10)
+    space.split(Kind.SUM, whole, (4, 6))
+    space.split(Kind.SUM, whole, (7, 3))
+    assert [space.size(v) for v in space.flat(Kind.SUM, whole)] == [4, 3, 3]
+
+
+def test_a_sum_of_heads_is_heads_of_sums() -> None:
+    space = AxisSpace()
+    rows = space.new(96)
+    heads, dim = space.split(Kind.PRODUCT, rows, (12, 8))
+    query, key, value = space.split(Kind.SUM, rows, (64, 16, 16))
+    assert [space.size(v) for v in space.flat(Kind.SUM, heads)] == [8, 2, 2]
+    assert [space.size(v) for v in space.flat(Kind.PRODUCT, query)] == [8, 8]
+    inner = {space.root(space.flat(Kind.PRODUCT, v)[1]) for v in (query, key, value)}
+    assert inner == {space.root(dim)}
+
+
+def test_what_does_not_fit_is_kept_as_unsolved() -> None:
+    space = AxisSpace()
+    whole = space.new(24)
+    space.split(Kind.PRODUCT, whole, (4, 6))
+    space.split(Kind.PRODUCT, whole, (3, 8))
+    assert len(space.unsolved) == 1
+
+
+def test_axes_of_size_one_are_equal_to_nothing() -> None:
+    space = AxisSpace()
+    one, other = space.new(1), space.new(1)
+    space.unify(one, other)
+    assert space.root(one) != space.root(other)
+
+
+# -- coincidences of size -----------------------------------------------------------------------
+
+
+class Mlp(nn.Module):
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.a = nn.Linear(size, size)
+        self.b = nn.Linear(size, size)
+        self.c = nn.Linear(size, size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.a(x))
+        out: Tensor = self.c(x + self.b(x))
+        return out
+
+
+def test_equal_sizes_are_not_equal_axes() -> None:
+    found = classes(Mlp(4), torch.zeros(4, 4))
+    assert found == {
+        "a.weight:0": "a.weight:0",
+        "a.weight:1": "a.weight:1",
+        "a.bias:0": "a.weight:0",
+        "b.weight:0": "a.weight:0",  # added to x
+        "b.weight:1": "a.weight:0",
+        "b.bias:0": "a.weight:0",
+        "c.weight:0": "c.weight:0",
+        "c.weight:1": "a.weight:0",
+        "c.bias:0": "c.weight:0",
+    }
+
+
+class Attention(nn.Module):
+    """Fused projection, grouped keys and values."""
+
+    def __init__(self, width: int, heads: int, groups: int, dim: int) -> None:
+        super().__init__()
+        self.sizes = [heads * dim, groups * dim, groups * dim]
+        self.heads, self.groups, self.dim = heads, groups, dim
+        self.qkv = nn.Linear(width, sum(self.sizes), bias=False)
+        self.out = nn.Linear(heads * dim, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, t, _ = x.shape
+        q, k, v = self.qkv(x).split(self.sizes, dim=-1)
+        q = q.view(b, t, self.heads, self.dim).transpose(1, 2)
+        k, v = (y.view(b, t, self.groups, self.dim).transpose(1, 2) for y in (k, v))
+        k, v = (y.repeat_interleave(self.heads // self.groups, dim=1) for y in (k, v))
+        y = F.scaled_dot_product_attention(q, k, v)
+        out: Tensor = self.out(y.transpose(1, 2).reshape(b, t, self.heads * self.dim))
+        return out
+
+
+@pytest.mark.parametrize("sizes", [(32, 8, 2, 4), (8, 8, 2, 8), (16, 4, 2, 4)])
+def test_fused_rows_have_segments_of_heads(sizes: tuple[int, int, int, int]) -> None:
+    width, heads, _, dim = sizes
+    found = classes(Attention(*sizes), torch.zeros(dim, heads, width))
+    kv, repeats, value = (f"out.weight:1.{i}" for i in range(3))
+    query = "qkv.weight:0.0.2"
+    assert found == {
+        "qkv.weight:0": f"(({kv} * {repeats} * {query}) + ({kv} * {query}) + ({kv} * {value}))",
+        "qkv.weight:1": "qkv.weight:1",
+        "out.weight:0": "out.weight:0",
+        "out.weight:1": f"({kv} * {repeats} * {value})",
+    }
+
+
+class Tied(nn.Module):
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(size, size)
+        self.up = nn.Linear(size, size)
+        self.down = nn.Linear(size, size)
+        self.head = nn.Linear(size, size, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, idx: Tensor) -> Tensor:
+        x = self.embed(idx)
+        x = x + self.down(F.gelu(self.up(x)))
+        out: Tensor = self.head(x)
+        return out
+
+
+def test_tied_weights_are_one_parameter() -> None:
+    found = classes(Tied(8), tokens(8, 8))
+    assert found["embed.weight:0"] == "embed.weight:0"
+    assert found["up.weight:1"] == found["down.weight:0"] == "embed.weight:1"
+    assert found["up.weight:0"] == found["down.weight:1"] == "up.weight:0"
+
+
+class Conv(nn.Module):
+    """A depthwise and a grouped convolution between two plain ones."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(channels, channels, 3)
+        self.depth = nn.Conv2d(channels, channels, 3, groups=channels)
+        self.norm = nn.BatchNorm2d(channels)
+        self.grouped = nn.Conv2d(channels, channels, 3, groups=2)
+        self.head = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.grouped(self.norm(self.depth(self.stem(x))))
+        out: Tensor = self.head(x.mean((2, 3)))
+        return out
+
+
+def test_channels_of_convolutions() -> None:
+    found = classes(Conv(8), torch.zeros(8, 8, 8, 8))
+    stem = "(stem.weight:0.0 * grouped.weight:1)"
+    assert found["stem.weight:0"] == found["depth.weight:0"] == found["norm.weight:0"] == stem
+    assert found["stem.weight:1"] == "stem.weight:1"
+    assert found["grouped.weight:0"] == found["head.weight:1"]
+    assert found["head.weight:0"] == "head.weight:0"
+
+
+# -- the table ----------------------------------------------------------------------------------
+
+
+class Stack(nn.Module):
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(11, width)
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.Linear(width, inner), nn.ReLU(), nn.Linear(inner, width))
+            for _ in range(2)
+        )
+        self.head = nn.Linear(width, 11)
+
+    def forward(self, idx: Tensor) -> Tensor:
+        x = self.embed(idx)
+        for layer in self.layers:
+            x = x + layer(x)
+        out: Tensor = self.head(x)
+        return out
+
+
+def test_the_table_names_classes_of_equal_layers_together() -> None:
+    found = table(Stack(8, 32), (tokens(),))
+    assert [(r.name, r.alias, r.sizes, r.classes, r.tensors, r.end) for r in found.rows] == [
+        ("embed.weight:1", "residual", (8,), 1, 8, ""),
+        ("layers.*.*.weight:0", "", (32,), 2, 6, ""),
+        ("head.weight:0", "", (11,), 1, 2, "output"),
+        ("embed.weight:0", "", (11,), 1, 1, "table"),
+    ]
+
+
+def test_a_model_without_residual_stream_has_no_alias() -> None:
+    found = table(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.zeros(2, 4))
+    assert _aliases(found) == {""}
+
+
+def _aliases(found: ClassTable) -> set[str]:
+    return {row.alias for row in found.rows}
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_the_instance_stays_as_it_is(device: str) -> None:
+    model = Stack(8, 32).to(device).eval()
+    before = {name: id(p) for name, p in model.named_parameters()}
+    table(model, (tokens(),))
+    assert {name: id(p) for name, p in model.named_parameters()} == before
+    assert not model.training
