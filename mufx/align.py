@@ -17,6 +17,15 @@ from mufx.recording import InputDevice, Recording, Size
 from mufx.sizes import Axis, Number, Slot
 
 
+@dataclass(frozen=True, slots=True)
+class TakenType:
+    """An argument that follows the type of the value of `node`."""
+
+    node: str
+    is_minimum: bool
+    """The argument is the smallest number of that type, not the type itself."""
+
+
 @dataclass(frozen=True)
 class Trace:
     """One mode of a model: the graph at target width, and what is known from the other sizes.
@@ -31,6 +40,8 @@ class Trace:
     numbers: Mapping[tuple[str, Slot], Number]
     """The numbers among a node's arguments that are not the same at every size."""
     base_nodes: Mapping[str, fx.Node] = field(repr=False, default_factory=dict)
+    taken_types: Mapping[tuple[str, Slot], TakenType] = field(default_factory=dict)
+    """The arguments that follow the type of a tensor, where the model runs in several."""
 
     @property
     def graph(self) -> fx.Graph:

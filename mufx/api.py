@@ -26,6 +26,7 @@ from mufx.garbage import uncollected
 from mufx.manifest import Manifest
 from mufx.passes import PASSES
 from mufx.passes.scale_inits import size
+from mufx.precision import with_taken_types
 from mufx.program import Change, Optimizer, Pass, Program
 from mufx.rules import RULES, RuleTable
 from mufx.source import ExampleInputs, Source, from_callable
@@ -215,8 +216,8 @@ def _emission(program: Program) -> Emission:
         source.name,
         summary,
         program.target,
-        program.train.recording,
-        program.evaluate.recording,
+        with_taken_types(program.train),
+        with_taken_types(program.evaluate),
         comments,
         _init_scales(program),
     )

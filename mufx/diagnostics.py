@@ -72,6 +72,7 @@ CODES: dict[str, str] = {
     "MUF108": "a batch or sequence size that is fixed by the model",
     "MUF109": "the initialisation cannot be recorded",
     "MUF110": "no probe size along the way from base to target",
+    "MUF111": "types that stay as they were recorded",
     # 2xx labels
     "MUF201": "an operation without a rule",
     "MUF202": "a parameter used in a way that has no rule",

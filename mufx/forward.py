@@ -38,7 +38,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mufx.diagnostics import Diagnostic, MufxError, Place, error, note
 from mufx.recall import Recall
 from mufx.recorder import Recorder, place_of, tensors
-from mufx.recording import Call, Recording, Size
+from mufx.recording import Call, Precision, Recording, Size
 from mufx.refusals import refuse_lost_gradient, refusing_flattened_regions, replaced
 from mufx.stand_ins import STAND_INS
 
@@ -57,6 +57,7 @@ def record_forward(
     *,
     training: bool,
     free_sizes: bool = False,
+    precision: Precision = Precision.AS_BUILT,
     spelled: Mapping[Callable[..., object], Callable[..., object]] | None = None,
     watch: Watch | None = None,
 ) -> Recording:
@@ -68,6 +69,7 @@ def record_forward(
             is part of the recording.
         training: The mode to record.
         free_sizes: Whether the sizes of the inputs stay free where the model lets them.
+        precision: The floating type that the model runs in.
         spelled: Fused functions to the functions that are recorded, step by step, instead.
         watch: Sees every ATen call below the recorded functions.
 
@@ -77,7 +79,7 @@ def record_forward(
     modes = {name: module.training for name, module in model.named_modules()}
     model.train(training)
     try:
-        return _Forward(model, free_sizes, spelled or {}, watch).record(inputs)
+        return _Forward(model, free_sizes, precision, spelled or {}, watch).record(inputs)
     finally:
         for name, module in model.named_modules():
             module.training = modes[name]
@@ -108,6 +110,7 @@ class _Forward(Recorder):
         self,
         model: nn.Module,
         free_sizes: bool,
+        precision: Precision,
         spelled: Mapping[Callable[..., object], Callable[..., object]],
         watch: Watch | None = None,
     ) -> None:
@@ -115,6 +118,7 @@ class _Forward(Recorder):
         self.model = model
         self.spelled = spelled
         self.watch = watch
+        self.precision = precision
         self.shape_env = _FreeSizes(duck_shape=False) if free_sizes else None
         self.fake_mode = FakeTensorMode(shape_env=self.shape_env, allow_non_fake_inputs=True)
         self.recall = Recall(self.fake_mode)
@@ -133,6 +137,8 @@ class _Forward(Recorder):
         with ExitStack() as stack:
             stack.enter_context(self._fake_state())
             stack.enter_context(self._module_calls())
+            if self.precision is Precision.AUTOCAST:
+                stack.enter_context(torch.autocast("cpu", torch.bfloat16, cache_enabled=False))
             stack.enter_context(refusing_flattened_regions(self.origin))
             stack.enter_context(torch.enable_grad())
             stack.enter_context(torch.compiler.set_stance("force_eager"))
@@ -284,10 +290,11 @@ class _Forward(Recorder):
         return value
 
     def _fake_input(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        dtype = self._type_of(value)
         if self.shape_env is None:
             with self.fake_mode:
-                return torch.empty(value.shape, dtype=value.dtype, device="cpu")
-        plain = torch.empty(value.shape, dtype=value.dtype, device="cpu")
+                return torch.empty(value.shape, dtype=dtype, device="cpu")
+        plain = torch.empty(value.shape, dtype=dtype, device="cpu")
         dynamic = [DimDynamic.DYNAMIC if d > 1 else DimDynamic.STATIC for d in value.shape]
         fake = self.fake_mode.from_tensor(
             plain,
@@ -313,7 +320,9 @@ class _Forward(Recorder):
                         continue
                     undo.append((store, key, tensor))
                     if id(tensor) not in fakes:
-                        fakes[id(tensor)] = fake = self._fake_like(tensor)
+                        plain = store is module.__dict__  # `model.bfloat16()` leaves it alone
+                        dtype = tensor.dtype if plain else self._type_of(tensor)
+                        fakes[id(tensor)] = fake = self._fake_like(tensor, dtype)
                         self._names[id(fake)] = f"{path}.{key}" if path else key
                         self._alive.append(fake)
                     store[key] = fakes[id(tensor)]
@@ -323,10 +332,8 @@ class _Forward(Recorder):
             for store, key, tensor in undo:
                 store[key] = tensor
 
-    def _fake_like(self, tensor: torch.Tensor) -> torch.Tensor:
-        empty = torch.empty_strided(
-            tensor.size(), tensor.stride(), dtype=tensor.dtype, device="meta"
-        )
+    def _fake_like(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        empty = torch.empty_strided(tensor.size(), tensor.stride(), dtype=dtype, device="meta")
         fake = FakeTensor(
             self.fake_mode,
             empty,
@@ -337,6 +344,10 @@ class _Forward(Recorder):
         for name, value in vars(tensor).items():  # what the model has hung on it: base shapes, say
             vars(fake).setdefault(name, value)
         return fake
+
+    def _type_of(self, tensor: torch.Tensor) -> torch.dtype:
+        lowered = self.precision is Precision.BFLOAT16 and tensor.is_floating_point()
+        return torch.bfloat16 if lowered else tensor.dtype
 
     def _first_operation(self) -> fx.Node:
         nodes: Iterable[fx.Node] = self.graph.nodes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TypeAlias
 
 import sympy
@@ -11,6 +12,16 @@ import torch
 from torch import fx
 
 from mufx.diagnostics import Diagnostic, Place
+
+
+class Precision(Enum):
+    """How the model is run."""
+
+    AS_BUILT = "as built"
+    BFLOAT16 = "bfloat16"
+    """After `model.bfloat16()`, with inputs of that type."""
+    AUTOCAST = "autocast"
+    """Under `torch.autocast(dtype=torch.bfloat16)`."""
 
 
 @dataclass(frozen=True, slots=True)

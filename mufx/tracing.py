@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from mufx.align import Trace, align
 from mufx.construction import Construction, record_construction
@@ -10,7 +11,9 @@ from mufx.diagnostics import Diagnostic, note
 from mufx.forward import record_forward
 from mufx.loading import quiet
 from mufx.modes import in_other_mode
+from mufx.precision import taken_types
 from mufx.program import Form, Optimizer, Program
+from mufx.recording import Precision, Recording
 from mufx.rules import RULES, RuleTable, operation
 from mufx.sizes import same
 from mufx.source import Source
@@ -55,12 +58,21 @@ def trace(
         base, target, further = recordings
         return align(base, target, further, training)
 
+    def lowered(training: bool, precision: Precision) -> Recording:
+        model = builds[0].model
+        return record_forward(
+            model, inputs, training=training, precision=precision, spelled=spelled
+        )
+
     train = record(True)
     spelled.update(_to_spell(train))
     if spelled:
         train = record(True)
+    train = taken_types(train, partial(lowered, True))
     fixed = record_forward(builds[1].model, inputs, training=False, spelled=spelled)
-    evaluate = in_other_mode(train, fixed) or record(False)
+    evaluate = in_other_mode(train, fixed)
+    if evaluate is None:
+        evaluate = taken_types(record(False), partial(lowered, False))
     found = [d for t in (train, evaluate) for d in t.recording.diagnostics]
     base, target, further = builds
     return Program(

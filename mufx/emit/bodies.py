@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import sympy
+import torch
 from torch import fx
 
 from mufx.construction import is_random
@@ -132,7 +133,7 @@ class _Writer:
         taken: set[fx.Node] = set()
         for item in self.tree.items:
             if isinstance(item, fx.Node):
-                if item in taken or (not item.users and _is_pure(item)):
+                if item in taken or _is_query(item) or (not item.users and _is_pure(item)):
                     continue
                 step = self._node_step(item, taken)
             else:
@@ -218,7 +219,10 @@ class _Writer:
         found: list[fx.Node] = []
 
         def visit(value: fx.Node) -> fx.Node:
-            found.append(value)
+            if _is_query(value):
+                fx.map_arg(value.args, visit)
+            else:
+                found.append(value)
             return value
 
         fx.map_arg((item.args, item.kwargs), visit)
@@ -379,7 +383,7 @@ class _Writer:
             path = self.context.parameter(node, self.tree.path)
             assert path is not None, node.target
             return f"self.{path}", ATOM
-        if node.target is operator.getitem:  # one part of a result of several
+        if node.target is operator.getitem or _is_query(node):  # one part of a result of several
             return expression(node, self)
         raise AssertionError(f"{node} is used before it is written")
 
@@ -515,6 +519,13 @@ def _mutates(item: Item) -> bool:
     if item.target is operator.setitem or item.target in INPLACE:
         return True
     return (name.endswith("_") and not name.startswith("__")) or bool(item.kwargs.get("inplace"))
+
+
+def _is_query(node: fx.Node) -> bool:
+    """Asks a tensor for its type: written where the answer is used."""
+    return node.target is torch.finfo or (
+        node.target is getattr and node.args[1] in ("dtype", "min")
+    )
 
 
 def _is_pure(item: Item) -> bool:
