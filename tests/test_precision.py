@@ -120,7 +120,6 @@ def test_a_type_that_cannot_follow_is_told(body: Callable[[Net, Tensor], Tensor]
 
 SMALL: dict[str, Any] = {
     "vocab_size": 50,
-    "hidden_size": 32,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "num_key_value_heads": 1,
@@ -129,25 +128,25 @@ SMALL: dict[str, Any] = {
 }
 
 
-def mistral(hidden_size: int) -> nn.Module:
-    config: Any = MistralConfig(**SMALL | {"hidden_size": hidden_size})
+def mistral(**size: Any) -> nn.Module:
+    config: Any = MistralConfig(**SMALL, **size)
     model: nn.Module = MistralForCausalLM(config)
     return model
 
 
-def gpt_oss(hidden_size: int) -> nn.Module:
+def gpt_oss(**size: Any) -> nn.Module:
     experts: dict[str, Any] = {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 16}
-    config: Any = GptOssConfig(**SMALL | experts | {"hidden_size": hidden_size})
+    config: Any = GptOssConfig(**SMALL, **experts, **size)
     model: nn.Module = GptOssForCausalLM(config)
     return model
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("build", [mistral, gpt_oss])
-def test_models_of_transformers(build: Callable[[int], nn.Module], precision: str) -> None:
+def test_models_of_transformers(build: Callable[..., nn.Module], precision: str) -> None:
     ids = torch.randint(50, (2, 8))
     size = {"hidden_size": 32}
     conversion = mufx.convert(build, (ids,), base=size, target=size, vary=["hidden_size"])
-    original, emitted = build(32), conversion.module()
+    original, emitted = build(**size), conversion.module()
     emitted.load_state_dict(original.state_dict())
     assert torch.equal(run(emitted, ids, precision), run(original, ids, precision))
