@@ -54,6 +54,7 @@ docs: $(VENV)/developed
 
 bench: $(VENV)/developed
 	$(BIN)/python benchmarks/convert.py
+	$(BIN)/python benchmarks/audit.py
 	$(BIN)/python benchmarks/step.py
 
 clean:

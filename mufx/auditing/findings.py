@@ -24,6 +24,25 @@ _CODES = {
 }
 
 
+def of_diagnostics(program: Program, expected: Expectation) -> Iterator[Finding]:
+    """What a conversion refuses and an audit can go on with: it has no consistent width rule."""
+    walks = [d for fit in expected.fits for d in fit.diagnostics]
+    for diagnostic in dict.fromkeys([*program.diagnostics, *walks]):
+        if diagnostic.severity is Severity.ERROR:
+            yield Finding(
+                diagnostic.code,
+                Severity.ERROR,
+                Quantity.INIT if diagnostic.code == "MUF204" else Quantity.MULTIPLIER,
+                None,
+                None,
+                *(1.0, 1.0, 1.0, 1.0, 1.0),
+                "activation",
+                diagnostic.place,
+                diagnostic.message,
+                diagnostic.hint,
+            )
+
+
 def of_parameters(
     program: Program, found: Mapping[str, Found], expected: Expectation
 ) -> Iterator[Finding]:

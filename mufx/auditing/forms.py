@@ -8,6 +8,7 @@ and the forward pass has it or not. Only both together are right or wrong.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -160,7 +161,9 @@ class Fit(Correct):
     def result_of(
         self, uses: list[Use], weight: Weight, x: Magnitude, x_slot: Slot | None, slot: Slot | None
     ) -> Magnitude:
-        """What init and learning rate make of the result; nothing is demanded of the operand."""
+        """What init and learning rate make of the result."""
+        if x_slot is not None:
+            self._accept(uses, x, x_slot)
         made = x.ratio * weight.ratio
         for use in uses:
             self._settle_free(use, made)
@@ -171,6 +174,29 @@ class Fit(Correct):
         own = Magnitude(1.0, {Rank.RESULT: {Site(SiteKind.RESULT, self.node.name): 1.0}})
         ways = multiplied(own, x, Magnitude(weight.ratio, weight.ways)).known_ways()
         return Magnitude(made, {**ways, **own.known_ways()})
+
+    def _accept(self, uses: list[Use], x: Magnitude, slot: Slot) -> None:
+        """Demands of an operand the size that its weight is made for.
+
+        What another weight made of it may pass: a multiplier may follow after both.
+        """
+        factors = [self.multipliers.get((u.node, u.parameter), 1.0) for u in uses]
+        wanted = math.prod(f * self.theta[u.parameter] for f, u in zip(factors, uses, strict=True))
+        if same(x.ratio, wanted) or self._made_by_weights(x):
+            return
+        name = uses[0].parameter
+        theta = self.theta[name] * x.ratio / wanted
+        if name not in self.settled and any(close(theta, o) for o in self.asks[name].others):
+            self.theta[name] = theta
+            self.settled.add(name)
+            meet = (node for node, names in self._at.items() if name in names)
+            raise _Restart(min((*meet, self.node.name), key=self.order.__getitem__))
+        self.need(x, slot, wanted)
+
+    def _made_by_weights(self, x: Magnitude) -> bool:
+        ways = x.known_ways()
+        nodes = {site.node for site in ways.get(Rank.RESULT, {})}
+        return x.is_one or (Rank.GROWING not in ways and bool(nodes) and nodes <= self._at.keys())
 
     def inside(self, operand: Any, kind: str, contracted: tuple[int, ...] = ()) -> None:
         """Inside a fused operation there is no multiplier."""

@@ -56,11 +56,7 @@ def verdict(report: AuditReport) -> str:
 
 def _is_single(finding: Finding) -> bool:
     """What is about the model or the groups as a whole."""
-    layers = finding.parameter is not None or finding.quantity is Quantity.MULTIPLIER
-    return finding.code in _GENERAL or not layers
-
-
-_GENERAL = frozenset({"MUF615", "MUF618"})
+    return finding.parameter is None and finding.code != "MUF612"
 
 
 def _show_roles(parameters: Mapping[str, Parameter], console: Console) -> None:
@@ -99,7 +95,7 @@ class Row:
     def head(self) -> str:
         """What it is, and in a second line how often, which role and where it is used."""
         first = self.findings[0]
-        place = [str(relative(first.place))] if first.place is not None else []
+        place = [str(first.place.portable())] if first.place is not None else []
         role = [first.role] if first.role else []
         often = [f"{self.times} times"] if self.times > 1 else []
         return f"{self.name}\n  {', '.join([*often, *role, *place])}"
@@ -183,6 +179,6 @@ def _show_multipliers(multipliers: Sequence[Multiplier], console: Console) -> No
             f"{multiplier.base:.6g}",
             f"{multiplier.target:.6g}",
             f"{width:.6g}" if width is not None else "",
-            str(relative(multiplier.place)),
+            str(multiplier.place.portable()),
         )
     console.print(table)

@@ -27,9 +27,10 @@ def of_groups(
     place: Place,
 ) -> Iterator[Finding]:
     """What explains many findings at once."""
-    if is_plain(found) and any(not same(s.lr, 1.0) for s in expected.scales.values()):
+    wrong = [n for n, s in expected.scales.items() if _rate_is_wrong(found[n], s.lr)]
+    if is_plain(found) and wrong:
         yield _flattened(found, place) if _was_flattened(found) else _inactive(place)
-    elif _shares(found, expected):
+    elif any(found[name].setting.shares_lr for name in wrong):
         yield _shared(place)
     yield from _bent(live, place)
     if program.optimizer is Optimizer.ADAM and any(f.setting.weight_decay for f in found.values()):
@@ -58,11 +59,6 @@ def _was_flattened(found: Mapping[str, Found]) -> bool:
     """Whether the groups were made with rates that differ, and have one now."""
     given = {f.setting.given_lr for f in found.values() if f.lr is not None}
     return len(given) > 1 or any(f.setting.shares_lr for f in found.values())
-
-
-def _shares(found: Mapping[str, Found], expected: Expectation) -> bool:
-    wrong = [n for n, s in expected.scales.items() if _rate_is_wrong(found[n], s.lr)]
-    return any(found[name].setting.shares_lr for name in wrong)
 
 
 def _rate_is_wrong(found: Found, wanted: float) -> bool:

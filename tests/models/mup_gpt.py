@@ -107,5 +107,9 @@ def optimizer(model: GPT) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups(model))
 
 
+def plain(model: GPT) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(model.parameters(), weight_decay=0.0)
+
+
 def example_inputs(batch: int = 2) -> tuple[Tensor]:
     return (torch.zeros(batch, 8, dtype=torch.long),)
