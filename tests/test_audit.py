@@ -281,7 +281,7 @@ def test_sgd_rules_applied_to_adam() -> None:
 
 def gpt(make_optimizer: Callable[..., object] = GPT.optimizer, **wrong: object) -> AuditReport:
     def build(width: int, heads: int) -> nn.Module:
-        model: nn.Module = GPT.GPT(width, heads, **wrong)
+        model: nn.Module = GPT.GPT(width, heads, depth=1, **wrong)
         return model
 
     return mufx.audit(build, GPT.example_inputs, GPT.base, GPT.target, optimizer=make_optimizer)
@@ -349,7 +349,7 @@ def test_inactive() -> None:
     report = gpt(optimizer)
     assert report.findings[0].code == "MUF616"
     assert {d for d in deviations(report) if d[0] == "lr"} == {
-        ("lr", name, 0.25, 1.0) for name, _ in GPT.hidden(GPT.GPT())
+        ("lr", name, 0.25, 1.0) for name, _ in GPT.hidden(GPT.GPT(depth=1))
     }
     assert report.sizes == {"activation": pytest.approx(4.0)}
 
@@ -357,7 +357,7 @@ def test_inactive() -> None:
 def test_weight_decay_that_is_not_compensated() -> None:
     report = gpt(lambda model: torch.optim.AdamW(GPT.groups(model, compensated=False)))
     assert deviations(report) == {
-        ("weight decay", name, 4.0, 1.0) for name, _ in GPT.hidden(GPT.GPT())
+        ("weight decay", name, 4.0, 1.0) for name, _ in GPT.hidden(GPT.GPT(depth=1))
     }
 
 

@@ -42,12 +42,13 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """Two blocks, an untied or a tied readout."""
+    """Equal blocks, an untied or a tied readout."""
 
     def __init__(
         self,
         width: int = 32,
         heads: int = 2,
+        depth: int = 2,
         tied: bool = False,
         attention: float = -1.0,
         constant: float = math.sqrt(BASE_HEAD),
@@ -59,7 +60,7 @@ class GPT(nn.Module):
         self.multiplier = m**readout
         self.token = nn.Embedding(64, width)
         self.position = nn.Embedding(16, width)
-        self.blocks = nn.ModuleList(Block(width, heads, attention, constant) for _ in range(2))
+        self.blocks = nn.ModuleList(Block(width, heads, attention, constant) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, 64, bias=False)
         for module in self.modules():
