@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 
 FILE = re.compile(r'^```python title="([^"]+)"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+PYTHON = re.compile(r"^```console\n\$ python (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^```console\n\$ mufx (.*?)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -70,6 +72,22 @@ def test_quickstart_prints_what_mufx_prints(
     subprocess.run([sys.executable, "train.py"], cwd=tmp_path / "out", check=True)
 
 
+@pytest.mark.parametrize("page", ["op-rule", "pass", "optimizer"])
+def test_examples_of_extensions_print_what_their_pages_say(
+    page: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    ((script, expected),) = PYTHON.findall(read(f"extend/{page}.md"))
+    runpy.run_path(str(ROOT / script), run_name="__main__")
+    assert lines(capsys.readouterr().out) == lines(expected)
+
+
+def test_the_adapter_of_the_guide_converts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    ((arguments, expected),) = COMMAND.findall(read("extend/adapter.md"))
+    assert lines(CliRunner().invoke(app, arguments.split()).stdout) == lines(expected)
+
+
 UNSEEN = {"MUF302", "MUF403"}  # no model is known that causes them
 
 
@@ -80,6 +98,7 @@ def test_all_but_two_explanations_have_an_example() -> None:
     assert all(re.match(r"\n\n\w", text) for code, text in sections.items() if code in UNSEEN)
 
 
+@pytest.mark.zoo  # a build of the documentation runs them as well
 def test_refusals_print_their_codes_wherever_they_run() -> None:
     page: str = hook("refusals").page()
     assert "tmp" not in page
