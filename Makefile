@@ -44,7 +44,11 @@ test zoo bench: export OMP_NUM_THREADS ?= 1
 test: lint types
 	$(BIN)/python -m pytest -n 2 -q -m "not zoo"
 
-zoo: $(VENV)/developed
+$(VENV)/zoo: $(VENV)/developed
+	$(PIP) --constraint constraints.txt --editable '.[test,dev,docs,zoo]'
+	touch $@
+
+zoo: $(VENV)/zoo
 	$(BIN)/python -m pytest -n 2 -q -m zoo
 
 # mkdocs-material announces its successor at every build.

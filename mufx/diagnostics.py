@@ -61,6 +61,7 @@ CODES: dict[str, str] = {
     "MUF014": "nothing says which knobs would grow",
     "MUF015": "an output folder that cannot be used",
     "MUF016": "an unknown parameter",
+    "MUF017": "an adapter that cannot be used",
     # 1xx recording and alignment
     "MUF101": "the forward pass depends on the data",
     "MUF102": "a region that a recording would flatten",

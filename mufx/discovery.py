@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from torch import nn
 
+from mufx.adapters import ModelInputs, adapted
 from mufx.diagnostics import Diagnostic, MufxError, Place, error
 from mufx.factory import Factory, factory_of
 from mufx.knobs import did_you_mean
@@ -23,45 +24,53 @@ from mufx.loading import import_file, import_module
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a specification names: how to build it, and the module and file it is in."""
+    """What a specification names: how to build it, and the module and file it is in.
+
+    `inputs` are example inputs that its adapter makes.
+    """
 
     factory: Factory
     module: ModuleType
     file: Path
+    inputs: ModelInputs | None = None
 
 
 def find(spec: str) -> Found:
-    """The model of `model.py`, `model.py:Name` or `package.module:Name`.
+    """The model of `model.py`, `model.py:Name`, `package.module:Name` or `scheme:rest`.
 
     A file without a name is its `build` function, else its root class.
 
     Raises:
-        MufxError: `MUF001` to `MUF005`.
+        MufxError: `MUF001` to `MUF005`, and what the adapter of a scheme raises.
     """
+    foreign = adapted(spec)
+    if foreign is not None:
+        file = Path(str(foreign.module.__file__))
+        return Found(foreign.factory, foreign.module, file, foreign.inputs)
     path, attribute = _split(spec)
     if path.endswith(".py"):
         module = import_file(Path(path))
-        file = str(module.__file__)
+        shown = str(module.__file__)
         if attribute:
-            factory = factory_of(_attribute(module, attribute, file), module)
+            factory = factory_of(_attribute(module, attribute, shown), module)
         elif inspect.isfunction(vars(module).get("build")):
             factory = factory_of(vars(module)["build"], module)
         else:
-            factory = factory_of(root_class(module, file, spec), module)
-        return Found(factory, module, Path(file))
+            factory = factory_of(root_class(module, shown, spec), module)
+        return Found(factory, module, Path(shown))
     if not attribute:
         raise MufxError(
             error(
                 "MUF001",
                 f"{spec!r} names no model",
-                hint="write model.py, model.py:Class or package.module:Class",
+                hint="write model.py, model.py:Class, package.module:Class or hf:model_type",
             )
         )
     module = import_module(path)
     value = _attribute(module, attribute, module.__name__)
     home = inspect.getmodule(value) or module
-    file = inspect.getsourcefile(home) or str(module.__file__)
-    return Found(factory_of(value, home), home, Path(file))
+    home_file = inspect.getsourcefile(home) or str(module.__file__)
+    return Found(factory_of(value, home), home, Path(home_file))
 
 
 def root_class(module: ModuleType, file: str, spec: str) -> type[nn.Module]:

@@ -1,7 +1,7 @@
 """What to convert: a factory, its example inputs, and the knobs at base and at target.
 
 `from_callable` takes them from Python, `load` from a specification as on the command line:
-`model.py`, `model.py:GPT` or `package.module:attribute`.
+`model.py`, `model.py:GPT`, `package.module:attribute` or `hf:llama`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeGuard, cast
 
 from torch import Tensor, nn
@@ -106,6 +107,8 @@ def load(
     base = base if base is not None else _sizes(names, "base", found)
     target = target if target is not None else _sizes(names, "target", found)
     given = inputs if inputs is not None else names.get("example_inputs")
+    if given is None and found.inputs is not None and base is not None:
+        given = partial(found.inputs, dict(base))
     if base is None or target is None:
         lines = _lines(given)
         raise MufxError(*no_sizes(found.factory, spec, base, target, lines))

@@ -106,8 +106,15 @@ def _along(source: Source) -> tuple[Knobs, list[Diagnostic]]:
 
 
 def _doubled(source: Source, name: str, value: object) -> object:
-    grows = name in source.vary and isinstance(value, (int, float))
-    return 2 * value if grows else value  # type: ignore[operator]
+    return _twice(value) if name in source.vary else value
+
+
+def _twice(value: object) -> object:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return 2 * value
+    if isinstance(value, list | tuple):
+        return type(value)(map(_twice, value))
+    return value
 
 
 def _further(base: object, target: object) -> object | None:
@@ -118,6 +125,21 @@ def _further(base: object, target: object) -> object | None:
         return square // base if square % base == 0 else None
     if isinstance(base, float) and isinstance(target, float) and base:
         return target * target / base
+    return _each_further(base, target)
+
+
+def _each_further(base: object, target: object) -> object | None:
+    """The third size of several: the widths of stages, a configuration inside another."""
+    if isinstance(base, Mapping) and isinstance(target, Mapping):
+        if base.keys() != target.keys():
+            return None
+        made = {name: _further(base[name], target[name]) for name in base}
+        return None if None in made.values() else made
+    if isinstance(base, list | tuple) and isinstance(target, list | tuple):
+        if len(base) != len(target):
+            return None
+        items = [_further(b, t) for b, t in zip(base, target, strict=True)]
+        return None if None in items else type(base)(items)
     return None
 
 

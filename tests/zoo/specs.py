@@ -1,0 +1,323 @@
+"""The zoo: public models at tiny sizes, one row each.
+
+A row names a model as a user would, `hf:llama` or a factory function, and its knobs: `fixed` at
+both sizes, `base`, and `target`, where widths grow by unequal factors. The dynamic checks loop
+over the same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from mufx.source import ExampleInputs, Source, from_callable, load
+
+Knobs = Mapping[str, object]
+
+
+@dataclass(frozen=True, eq=False)
+class Spec:
+    """One model: what to convert, and at which sizes.
+
+    Attributes:
+        model: A specification, or a function that builds the model from knobs.
+        inputs: Example inputs; None where the adapter of the specification makes them.
+        refused: The code of the diagnostic that refuses it; None where it converts.
+        fast: Whether it is part of `make test`.
+    """
+
+    name: str
+    model: str | Callable[..., nn.Module]
+    base: Knobs
+    target: Knobs
+    fixed: Knobs = field(default_factory=dict[str, object])
+    inputs: ExampleInputs | None = None
+    refused: str | None = None
+    fast: bool = False
+
+    def source(self) -> Source:
+        """What mufx converts."""
+        base, target = {**self.fixed, **self.base}, {**self.fixed, **self.target}
+        if isinstance(self.model, str):
+            return load(self.model, base, target, self.inputs)
+        assert self.inputs is not None
+        return from_callable(self.model, self.inputs, base, target)
+
+    def build(self, *, at_target: bool = False) -> nn.Module:
+        """The original model, for real."""
+        source = self.source()
+        return source.build(**(source.target if at_target else source.base))
+
+
+_TEXT: Knobs = {
+    "vocab_size": 100,
+    "num_hidden_layers": 2,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_SMALL: Knobs = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4}
+_LARGE: Knobs = {"hidden_size": 256, "intermediate_size": 768, "num_attention_heads": 8}
+_GROUPED_SMALL: Knobs = {**_SMALL, "num_key_value_heads": 2}
+_GROUPED_LARGE: Knobs = {**_LARGE, "num_key_value_heads": 4}
+_IMAGE: Knobs = {"num_hidden_layers": 2, "image_size": 32, "patch_size": 8}
+_TWO_SIDED_SMALL: Knobs = {
+    "d_model": 64,
+    "encoder_ffn_dim": 128,
+    "decoder_ffn_dim": 128,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+}
+_TWO_SIDED_LARGE: Knobs = {
+    "d_model": 256,
+    "encoder_ffn_dim": 768,
+    "decoder_ffn_dim": 512,
+    "encoder_attention_heads": 8,
+    "decoder_attention_heads": 8,
+}
+_TWO_SIDED: Knobs = {
+    "vocab_size": 100,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 2,
+}
+_STAGES: Knobs = {"depths": [1, 1, 1, 1]}
+
+
+def _decoder(name: str, fixed: Knobs | None = None, *, fast: bool = False) -> Spec:
+    """A decoder with the usual names of fields, heads and their size both growing."""
+    return Spec(name, f"hf:{name}", _SMALL, _LARGE, {**_TEXT, **(fixed or {})}, fast=fast)
+
+
+def _grouped(
+    name: str,
+    fixed: Knobs | None = None,
+    base: Knobs | None = None,
+    target: Knobs | None = None,
+    *,
+    fast: bool = False,
+) -> Spec:
+    """The same with fewer key and value heads, which grow as well."""
+    return Spec(
+        name,
+        f"hf:{name}",
+        {**_GROUPED_SMALL, **(base or {})},
+        {**_GROUPED_LARGE, **(target or {})},
+        {**_TEXT, **(fixed or {})},
+        fast=fast,
+    )
+
+
+DECODERS = (
+    Spec(
+        "gpt2",
+        "hf:gpt2",
+        {"n_embd": 64, "n_inner": 128, "n_head": 4},
+        {"n_embd": 256, "n_inner": 768, "n_head": 8},
+        {"vocab_size": 100, "n_layer": 2, "n_positions": 32, "bos_token_id": 1, "eos_token_id": 1},
+        fast=True,
+    ),
+    _grouped("llama", fast=True),
+    _grouped("mistral"),
+    _grouped("qwen2"),
+    _grouped("qwen3", base={"head_dim": 16}, target={"head_dim": 32}),
+    _grouped("gemma", base={"head_dim": 16}, target={"head_dim": 32}),
+    _grouped("gemma2", base={"head_dim": 16}, target={"head_dim": 32}, fast=True),
+    _grouped("gemma3_text", base={"head_dim": 16}, target={"head_dim": 32}),
+    _grouped("phi3"),
+    _grouped("olmo2"),
+    _grouped("granite"),
+    _grouped("cohere"),
+    _grouped("starcoder2"),
+    _grouped("stablelm"),
+    _grouped("smollm3"),
+    _decoder("phi"),
+    _decoder("gpt_neox"),
+    Spec(
+        "opt",
+        "hf:opt",
+        {"hidden_size": 64, "word_embed_proj_dim": 64, "ffn_dim": 128, "num_attention_heads": 4},
+        {"hidden_size": 256, "word_embed_proj_dim": 256, "ffn_dim": 768, "num_attention_heads": 8},
+        _TEXT,
+    ),
+    Spec(
+        "falcon",
+        "hf:falcon",
+        {"hidden_size": 64, "ffn_hidden_size": 128, "num_attention_heads": 4},
+        {"hidden_size": 256, "ffn_hidden_size": 768, "num_attention_heads": 8},
+        _TEXT,
+    ),
+    Spec(
+        "bloom",
+        "hf:bloom",
+        {"hidden_size": 64, "n_head": 4},
+        {"hidden_size": 256, "n_head": 8},
+        {"vocab_size": 100, "n_layer": 2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
+        refused="MUF102",  # its gelu is an autograd function of its own
+    ),
+    Spec(
+        "gptj",
+        "hf:gptj",
+        {"n_embd": 64, "n_inner": 128, "n_head": 4},
+        {"n_embd": 256, "n_inner": 768, "n_head": 8},
+        {"vocab_size": 100, "n_layer": 2, "rotary_dim": 8, "bos_token_id": 1, "eos_token_id": 1},
+    ),
+    _grouped("mixtral", {"num_local_experts": 4}, fast=True),
+    _grouped(
+        "qwen3_moe",
+        {"num_experts": 4, "num_experts_per_tok": 2, "head_dim": 16},
+        {"moe_intermediate_size": 32},
+        {"moe_intermediate_size": 192},
+    ),
+    _grouped(
+        "deepseek_v3",
+        {
+            "n_routed_experts": 4,
+            "num_experts_per_tok": 2,
+            "n_group": 1,
+            "topk_group": 1,
+            "first_k_dense_replace": 1,
+            "qk_nope_head_dim": 16,
+            "qk_rope_head_dim": 8,
+            "v_head_dim": 16,
+        },
+        {
+            "num_key_value_heads": 4,
+            "moe_intermediate_size": 32,
+            "q_lora_rank": 16,
+            "kv_lora_rank": 16,
+        },
+        {
+            "num_key_value_heads": 8,
+            "moe_intermediate_size": 192,
+            "q_lora_rank": 64,
+            "kv_lora_rank": 32,
+        },
+    ),
+    _grouped(
+        "gpt_oss",
+        {"num_local_experts": 4, "num_experts_per_tok": 2},
+        {"head_dim": 16},
+        {"head_dim": 32},
+    ),
+    Spec(
+        "mamba",
+        "hf:mamba",
+        {"hidden_size": 64},
+        {"hidden_size": 256},
+        {**_TEXT, "state_size": 4},
+    ),
+    Spec(
+        "mamba2",
+        "hf:mamba2",
+        {"hidden_size": 64, "num_heads": 8},
+        {"hidden_size": 256, "num_heads": 32},
+        {**_TEXT, "state_size": 8, "head_dim": 16, "n_groups": 1, "chunk_size": 8},
+    ),
+)
+
+ENCODERS = (
+    _decoder("bert", fast=True),
+    _decoder("roberta"),
+    _decoder("electra", {"embedding_size": 32}),
+    Spec(
+        "distilbert",
+        "hf:distilbert",
+        {"dim": 64, "hidden_dim": 128, "n_heads": 4},
+        {"dim": 256, "hidden_dim": 768, "n_heads": 8},
+        {"vocab_size": 100, "n_layers": 2, "pad_token_id": 0},
+    ),
+    Spec(
+        "clip_text_model",
+        "hf:clip_text_model:CLIPTextModelWithProjection",
+        _SMALL,
+        _LARGE,
+        {**_TEXT, "projection_dim": 32},
+    ),
+)
+
+ENCODER_DECODERS = (
+    Spec(
+        "t5",
+        "hf:t5",
+        {"d_model": 64, "d_ff": 128, "num_heads": 4, "d_kv": 16},
+        {"d_model": 256, "d_ff": 768, "num_heads": 8, "d_kv": 32},
+        {"vocab_size": 100, "num_layers": 2, "num_decoder_layers": 2, "pad_token_id": 0},
+        fast=True,
+    ),
+    Spec("bart", "hf:bart", _TWO_SIDED_SMALL, _TWO_SIDED_LARGE, _TWO_SIDED),
+    Spec(
+        "whisper",
+        "hf:whisper",
+        _TWO_SIDED_SMALL,
+        _TWO_SIDED_LARGE,
+        {**_TWO_SIDED, "num_mel_bins": 8, "max_source_positions": 20},
+    ),
+)
+
+VISION = (
+    Spec("vit", "hf:vit", _SMALL, _LARGE, _IMAGE, fast=True),
+    Spec(
+        "dinov2",
+        "hf:dinov2",
+        {"hidden_size": 64, "num_attention_heads": 4},
+        {"hidden_size": 256, "num_attention_heads": 8},
+        _IMAGE,
+    ),
+    Spec(
+        "swin",
+        "hf:swin",
+        {"embed_dim": 16, "num_heads": [2, 4]},
+        {"embed_dim": 64, "num_heads": [4, 8]},
+        {"image_size": 32, "patch_size": 2, "depths": [1, 1], "window_size": 4},
+    ),
+    Spec(
+        "convnext",
+        "hf:convnext",
+        {"hidden_sizes": [8, 16, 32, 64]},
+        {"hidden_sizes": [32, 96, 128, 256]},
+        {**_STAGES, "image_size": 32},
+    ),
+    Spec(
+        "resnet",
+        "hf:resnet",
+        {"embedding_size": 8, "hidden_sizes": [8, 16, 32, 64]},
+        {"embedding_size": 32, "hidden_sizes": [32, 96, 128, 256]},
+        _STAGES,
+        fast=True,
+    ),
+    Spec(
+        "segformer",
+        "hf:segformer",
+        {"hidden_sizes": [8, 16, 32, 64], "num_attention_heads": [1, 2, 4, 8]},
+        {"hidden_sizes": [32, 64, 128, 256], "num_attention_heads": [1, 2, 4, 8]},
+        {**_STAGES, "image_size": 32},
+    ),
+)
+
+AUDIO = (
+    Spec(
+        "wav2vec2",
+        "hf:wav2vec2",
+        _SMALL,
+        _LARGE,
+        {
+            "vocab_size": 32,
+            "num_hidden_layers": 2,
+            "conv_dim": (16, 16),
+            "conv_kernel": (10, 3),
+            "conv_stride": (5, 2),
+            "num_conv_pos_embeddings": 16,
+            "num_conv_pos_embedding_groups": 4,
+            "apply_spec_augment": False,
+            "layerdrop": 0.0,
+        },
+    ),
+)
+
+SPECS: tuple[Spec, ...] = (*DECODERS, *ENCODERS, *ENCODER_DECODERS, *VISION, *AUDIO)

@@ -1,0 +1,94 @@
+"""Public models: converted at unequal widths, with roles that a person has read."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, is_dataclass, replace
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mufx.api import Conversion, convert_source
+from mufx.diagnostics import MufxError
+from tests.zoo.roles import roles
+from tests.zoo.specs import SPECS, Spec
+
+Golden = Callable[[str, str], None]
+# What the libraries warn of is theirs.
+pytestmark = pytest.mark.filterwarnings("ignore::Warning:transformers.*", "ignore::FutureWarning")
+
+
+def each(specs: Iterable[Spec]) -> pytest.MarkDecorator:
+    """The fast ones in `make test`, the others in `make zoo`."""
+    return pytest.mark.parametrize(
+        "spec",
+        [
+            pytest.param(spec, id=spec.name, marks=[] if spec.fast else [pytest.mark.zoo])
+            for spec in specs
+        ],
+    )
+
+
+converting = each(spec for spec in SPECS if spec.refused is None)
+refused = each(spec for spec in SPECS if spec.refused is not None)
+
+
+@cache
+def at_base(spec: Spec) -> Conversion:
+    """The conversion to base width, where the model stays itself."""
+    source = spec.source()
+    vary = tuple(name for name, value in spec.base.items() if value != spec.target[name])
+    return convert_source(replace(source, target=source.base, vary=vary))
+
+
+def tensors(value: Any) -> list[Tensor]:
+    """All tensors of a result, in order."""
+    if isinstance(value, Tensor):
+        return [value]
+    if is_dataclass(value):
+        value = [getattr(value, f.name) for f in fields(value)]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return [t for item in value or () for t in tensors(item)] if value is not None else []
+
+
+def outputs(model: nn.Module, spec: Spec) -> list[Tensor]:
+    args, kwargs = spec.source().inputs(3)
+    torch.manual_seed(7)
+    return tensors(model(*copy.deepcopy(args), **copy.deepcopy(kwargs)))
+
+
+@converting
+def test_every_parameter_has_the_role_that_was_read(spec: Spec, golden: Golden) -> None:
+    golden(f"zoo/{spec.name}.roles.txt", roles(convert_source(spec.source())))
+
+
+@converting
+def test_at_base_the_emitted_model_is_the_original(spec: Spec) -> None:
+    torch.manual_seed(3)
+    original = spec.build()
+    emitted = at_base(spec).module(seed=3)
+
+    assert_same(dict(emitted.state_dict()), dict(original.state_dict()))
+    for training in (True, False):
+        got = outputs(emitted.train(training), spec)
+        assert_same(got, outputs(original.train(training), spec))
+
+
+def assert_same(got: object, expected: object) -> None:
+    torch.testing.assert_close(got, expected, rtol=0, atol=0, equal_nan=True)
+
+
+@refused
+def test_what_cannot_be_converted_is_refused_at_its_place(spec: Spec) -> None:
+    with pytest.raises(MufxError) as caught:
+        convert_source(spec.source())
+
+    problem = caught.value.diagnostics[0]
+    assert problem.code == spec.refused
+    assert problem.place is not None
+    assert problem.hint
