@@ -15,7 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
+from optuna.trial import TrialState
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -385,6 +387,25 @@ def test_more_seeds_and_values_extend_a_study(tmp_path: Path) -> None:
     assert found == results(more)
 
 
+def test_what_another_plan_has_queued_is_left_to_it(tmp_path: Path) -> None:
+    more = few()
+    less = replace(more, widths=(64,))
+    waiting = opened(tmp_path / "study.db", more)
+    for point in more.points():
+        waiting.study.enqueue_trial({}, user_attrs={"point": point.key})
+    begun: list[Point] = []
+
+    def noted(point: Point, values: Mapping[str, Value]) -> Outcome:
+        begun.append(point)
+        return run(point, values)
+
+    found = opened(tmp_path / "study.db", less).work(noted)
+
+    assert {point.width for point in begun} == {64}
+    assert found == results(less)
+    assert waiting.work(run) == results(more)
+
+
 def test_a_study_of_another_model_is_refused(tmp_path: Path) -> None:
     opened(tmp_path / "study.db", few())
     other = few(settings=settings(model="Other", source="3" * 64, steps=200))
@@ -526,6 +547,39 @@ def test_the_command_sweeps_and_writes(tmp_path: Path) -> None:
     assert {path.name for path in out.iterdir()} == {"sweep.json", "sweep.png", "sweep.svg"}
     assert document == json.loads((out / "sweep.json").read_text())
     assert [o["width"] for o in document["optima"]] == [8, 32, 8, 32]
+
+
+@pytest.mark.zoo
+def test_a_command_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
+    words = f"sweep {MODEL} --over lr=2^-7:2^-4 --steps 30 --seeds 2 --heartbeat 1 --json"
+    command = [sys.executable, "-m", "mufx", *words.split(), "--study"]
+    shared = [*command, str(tmp_path / "shared.db")]
+
+    killed = subprocess.Popen(shared, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    assert killed.stderr is not None
+    for _ in range(5):
+        killed.stderr.readline()
+    killed.kill()
+    killed.communicate()
+    workers = [
+        subprocess.Popen(shared, stderr=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(2)
+    ]
+    ended = [worker.communicate(timeout=300) for worker in workers]
+    alone = subprocess.run([*command, str(tmp_path / "alone.db")], capture_output=True, check=True)
+
+    assert [json.loads(out) for out, _ in ended] == [json.loads(alone.stdout)] * 2
+    complete = TrialState.COMPLETE
+    study = optuna.load_study(study_name="sweep", storage=f"sqlite:///{tmp_path / 'shared.db'}")
+    assert Counter(trial.state for trial in study.trials)[complete] == 48
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+
+    done = CliRunner().invoke(cli.app, ["sweep", MODEL, "-o", str(tmp_path / "out")])
+
+    assert done.exit_code == 2
+    assert "MUF015" in done.stderr
 
 
 def test_without_the_optional_packages_the_command_says_what_to_install(

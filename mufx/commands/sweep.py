@@ -91,6 +91,8 @@ def sweep(
         from mufx.sweep import sweeping, text
         from mufx.sweep.preparing import Request
 
+        if out is not None:
+            sweeping.check_folder(out)
         with redirect_stdout(sys.stderr):
             source = loaded(spec, base, target, vary, inputs, None)
         request = Request(

@@ -31,6 +31,7 @@ _COMMON: Final[Mapping[str, tuple[str, ...]]] = {
     "adamw": ("beta1", "beta2"),
     "sgd": ("momentum",),
 }
+_FUSED: Final = ("cpu", "cuda")
 _DEFAULTS: Final = {"lr": 1e-3, "weight_decay": 0.0, "eps": 1e-8}  # for both parametrizations
 
 
@@ -112,7 +113,10 @@ class Models:
             model = self._plain({**self.widths[point.width], **knobs}, point.seed)
             groups = [{"params": list(model.parameters()), **grouped}]
         # Where a width is large the update is as slow as the step; fused it is one pass.
-        common: dict[str, Any] = {"fused": True, **_common(self.optimizer, values)}
+        common: dict[str, Any] = {
+            "fused": self.device.type in _FUSED,
+            **_common(self.optimizer, values),
+        }
         return model, _CLASSES[self.optimizer](groups, **common)
 
     def conversion(self, target: Knobs, knobs: Mapping[str, Value] | None = None) -> Conversion:

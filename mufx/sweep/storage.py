@@ -158,7 +158,6 @@ _SAMPLERS: Final[Mapping[str, Callable[[], optuna.samplers.BaseSampler]]] = {
     "random": optuna.samplers.RandomSampler,
     "tpe": optuna.samplers.TPESampler,
 }
-SAMPLERS: Final = tuple(_SAMPLERS)
 
 
 def _check_settings(held: Mapping[str, object], given: Mapping[str, object], url: str) -> None:

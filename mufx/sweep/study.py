@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
 import optuna
@@ -57,7 +58,7 @@ class Study:
         points are done, of how many. A point whose run raises, here or elsewhere, stays to be
         done: whoever comes next takes it.
         """
-        points = {point.key: point for point in self.plan.points()}
+        points = self._points
         while True:
             self.storage.release_dead(self.study)
             live = self._live()
@@ -68,6 +69,10 @@ class Study:
             result = self._next(run)
             if result is not None:
                 progress(result, len(done) + 1, len(points))
+
+    @cached_property
+    def _points(self) -> dict[str, Point]:
+        return {point.key: point for point in self.plan.points()}
 
     def _next(self, run: Run) -> Result | None:
         """Runs one point of the queue; None where others have taken all of them."""
@@ -85,10 +90,11 @@ class Study:
         return _result(finished[0]) if finished else None
 
     def _take(self, trial: Trial, run: Run) -> float:
-        key = trial.user_attrs.get(_POINT)
-        if key is None or self._live()[key].number != trial.number:
-            raise optuna.TrialPruned  # the queue was empty, or the point is another trial's
-        point = Point.of_key(key)
+        point = self._points.get(trial.user_attrs.get(_POINT, ""))
+        if point is None:  # the queue was empty, or held another plan's: who plans it queues it
+            raise optuna.TrialPruned
+        if self._live()[point.key].number != trial.number:
+            raise optuna.TrialPruned
         values = {h.name: _value(trial, point, h) for h in self.plan.over}
         trial.set_user_attr(_WORKER, f"{socket.gethostname()}:{os.getpid()}")
         trial.set_user_attr(_VALUES, values)

@@ -70,6 +70,15 @@ class Sweep:
         plot.draw(self.summary, self.width_knob, self.caption, folder)
 
 
+def check_folder(folder: Path) -> None:
+    """Whether results can be written to a folder; hours of training come before.
+
+    Raises:
+        MufxError: `MUF015` where it is a file or cannot be made.
+    """
+    output.write_files(folder, {})
+
+
 def swept(request: Request, source: Source, progress: Progress) -> Sweep:
     """Runs a sweep, together with every other worker of its study.
 
