@@ -29,14 +29,15 @@ from mufx.source import load
 from mufx.sweep import extra, text
 from mufx.sweep.objective import Objective
 from mufx.sweep.preparing import Request, prepared
-from mufx.sweep.settings import Parametrization, Plan, Point, Settings
+from mufx.sweep.settings import Parametrization, Plan, Point
 from mufx.sweep.storage import open_storage
-from mufx.sweep.study import Result, Study
+from mufx.sweep.study import Result
 from mufx.sweep.summary import Summary, summarise, vertex
 from mufx.sweep.sweeping import Sweep, swept
 from mufx.sweep.training import Outcome
-from mufx.sweep.values import Hyperparameter, Value, parse_over, parse_values, shown
+from mufx.sweep.values import Value, parse_over, parse_values, shown
 from mufx.sweep.widths import widths_of
+from tests.sweeps import bowl, few, opened, plan, run, settings
 
 MODELS = Path(__file__).parent / "models"
 MODEL = str(MODELS / "sweepable.py")
@@ -225,45 +226,6 @@ def test_a_model_without_batches_is_refused() -> None:
 # -- the study ----------------------------------------------------------------------------------
 
 
-def settings(**changes: Any) -> Settings:
-    plain = Settings(
-        model="Net",
-        source="0" * 64,
-        scales="1" * 64,
-        data="2" * 64,
-        base={"width": 64},
-        way={"width": 1.0},
-        optimizer="adamw",
-        form="table3",
-        steps=100,
-        batch=16,
-    )
-    return replace(plain, **changes)
-
-
-def plan(**changes: Any) -> Plan:
-    over = (Hyperparameter("lr", parse_values("2^-9:2^-3")),)
-    return replace(Plan(settings(), over, (64, 256), (0, 1)), **changes)
-
-
-def few(**changes: Any) -> Plan:
-    """A plan of eight points: every one costs several transactions."""
-    over = (Hyperparameter("lr", parse_values("2^-6:2^-5")),)
-    return plan(over=over, seeds=(0,), **changes)
-
-
-def opened(path: Path, chosen: Plan, sampler: str = "grid", beat: int = 1) -> Study:
-    storage = open_storage(str(path), beat)
-    study = storage.open("sweep", chosen.settings.document(), sampler)
-    return Study(chosen, study, storage)
-
-
-def bowl(point: Point, values: Mapping[str, Value]) -> float:
-    """SP's optimum goes from 2^-5 to 2^-7, that of μP stays; the seed moves it a little."""
-    best = -5.0 - math.log2(point.width / 64) * (point.parametrization is SP) + 0.2 * point.seed
-    return 2.0 - math.log2(point.width) / 20 + 0.1 * (math.log2(float(values["lr"])) - best) ** 2
-
-
 def results(chosen: Plan) -> list[Result]:
     return [
         Result(point, dict(point.values), bowl(point, dict(point.values)))
@@ -271,15 +233,11 @@ def results(chosen: Plan) -> list[Result]:
     ]
 
 
-def run(point: Point, values: Mapping[str, Value]) -> Outcome:
-    return Outcome(bowl(point, values))
-
-
 WORKER = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_sweep import few, opened, run
+from tests.sweeps import few, opened, run
 
 def noted(point, values):
     with open({log!r}, "a") as log:
@@ -293,7 +251,7 @@ opened(Path({study!r}), few()).work(noted)
 
 def worker(folder: Path, seconds: float) -> subprocess.Popen[bytes]:
     script = WORKER.format(
-        tests=str(Path(__file__).parent),
+        tests=str(Path(__file__).parent.parent),
         log=str(folder / "log"),
         study=str(folder / "study.db"),
         seconds=seconds,
@@ -309,7 +267,7 @@ def runs(folder: Path) -> Counter[str]:
 
 def test_two_workers_share_a_study_and_find_what_one_finds(tmp_path: Path) -> None:
     workers = [worker(tmp_path, 0.0) for _ in range(2)]
-    ended = [process.wait(60) for process in workers]
+    ended = [process.wait(300) for process in workers]
 
     together = opened(tmp_path / "study.db", few()).work(run)
     alone = opened(tmp_path / "alone.db", few()).work(run)
@@ -325,7 +283,7 @@ def test_what_a_killed_worker_had_taken_is_done_by_the_next(tmp_path: Path) -> N
     while not runs(tmp_path):
         time.sleep(0.05)
     killed.send_signal(signal.SIGKILL)
-    killed.wait(10)
+    killed.wait(60)
 
     found = opened(tmp_path / "study.db", few()).work(run)
 

@@ -97,7 +97,7 @@ def open_storage(url: str, beat: int = BEAT) -> Storage:
             grace_period=beat * _MISSED,
         )
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # progress is for the caller to show
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # the caller shows progress
     try:
         with without_warnings():
             storage = _persistently(opened)
