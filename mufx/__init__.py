@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from mufx.api import Conversion, convert, run, trace
+    from mufx.applying import applied, apply
     from mufx.auditing.entry import audit
     from mufx.auditing.records import AuditReport
     from mufx.diagnostics import Diagnostic, MufxError
@@ -40,6 +41,8 @@ _HOME = {
     "RuleTable": "mufx.rules",
     "Source": "mufx.source",
     "audit": "mufx.auditing.entry",
+    "applied": "mufx.applying",
+    "apply": "mufx.applying",
     "clip_grad_norm_": "mufx.optim",
     "convert": "mufx.api",
     "load": "mufx.source",
@@ -60,6 +63,8 @@ __all__ = [
     "RuleTable",
     "Source",
     "audit",
+    "applied",
+    "apply",
     "clip_grad_norm_",
     "convert",
     "load",

@@ -19,7 +19,7 @@ from torch import nn
 
 import mufx
 from mufx import manifest as manifests
-from mufx.diagnostics import raise_errors
+from mufx.diagnostics import Diagnostic, raise_errors
 from mufx.emit.initialisation import InitScale
 from mufx.emit.writer import Emission, emit
 from mufx.garbage import uncollected
@@ -271,10 +271,15 @@ def _manifest(program: Program, text: str) -> Manifest:
             )
             for c in program.changes
         ),
-        diagnostics=tuple(
-            manifests.DiagnosticEntry.of(replace(d, place=d.place and d.place.portable()))
-            for d in program.diagnostics
-        ),
+        unabsorbed=_recorded(program.unabsorbed),
+        diagnostics=_recorded(program.diagnostics),
+    )
+
+
+def _recorded(diagnostics: Iterable[Diagnostic]) -> tuple[manifests.DiagnosticEntry, ...]:
+    return tuple(
+        manifests.DiagnosticEntry.of(replace(d, place=d.place and d.place.portable()))
+        for d in diagnostics
     )
 
 
@@ -295,6 +300,8 @@ def _entry(
         weight_decay_scale=plan.weight_decay,
         eps_scale=1.0 if program.optimizer is Optimizer.SGD else plan.eps,
         clip_scale=plan.clip,
+        absorbed=program.absorbed.get(name, 1.0),
+        init_size=size(program.inits[name][1]),
         group="",
         tied=aliases.get(name, ()),
         because=label.because,

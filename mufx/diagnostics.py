@@ -100,6 +100,8 @@ CODES: dict[str, str] = {
     "MUF505": "a manifest beside another emitted file",
     "MUF506": "a module that is not the manifest's",
     "MUF507": "a weight decay without a width-consistent rule",
+    "MUF508": "a correction that no parameter can take over",
+    "MUF509": "a model that is not as its constructor leaves it",
     # 60x an audit that cannot be made; 61x what an audit finds
     "MUF601": "an optimizer that cannot be made for the model",
     "MUF602": "an optimizer without all parameters of the model",

@@ -63,6 +63,12 @@ class ParameterEntry(_Record):
     weight_decay_scale: Factor
     eps_scale: Scale
     clip_scale: Scale = Field(description="factor on the gradient inside a global norm")
+    absorbed: Scale = Field(
+        default=1.0, description="further factor where the model's own forward pass is kept"
+    )
+    init_size: Factor = Field(
+        default=0.0, description="root mean square of what the constructor draws at target"
+    )
     group: str
     tied: tuple[str, ...] = Field(description="the other names of the same tensor")
     because: tuple[str, ...] = Field(description="from an operation to the role, in steps")
@@ -112,6 +118,11 @@ class DiagnosticEntry(_Record):
             return None
         return Place(self.file, self.line, self.module)
 
+    @property
+    def diagnostic(self) -> Diagnostic:
+        """The diagnostic of this record."""
+        return Diagnostic(self.code, self.message, self.hint, self.place, self.severity)
+
     @classmethod
     def of(cls, diagnostic: Diagnostic) -> DiagnosticEntry:
         """The record of a diagnostic."""
@@ -149,7 +160,7 @@ class Manifest(_Record):
     torch_version: str
     model: str = Field(description="name of the root's class")
     source: SourceEntry
-    emitted: EmittedEntry
+    emitted: EmittedEntry | None = Field(description="null where the model's own class is kept")
     base: Mapping[str, Knob]
     target: Mapping[str, Knob]
     optimizer: Optimizer
@@ -157,6 +168,10 @@ class Manifest(_Record):
     parameters: dict[str, ParameterEntry]
     groups: dict[str, Group]
     changes: tuple[Change, ...]
+    unabsorbed: tuple[DiagnosticEntry, ...] = Field(
+        default=(),
+        description="changes that no parameter can take over: only emitted code will do",
+    )
     diagnostics: tuple[DiagnosticEntry, ...]
 
     @property
@@ -216,6 +231,8 @@ def load(path: str | Path) -> Manifest:
     except (OSError, UnicodeDecodeError) as problem:
         raise MufxError(_unreadable(str(problem), Place(str(path), 1))) from None
     manifest = loads(text, where=str(path))
+    if manifest.emitted is None:
+        return manifest
     emitted = path.with_name(manifest.emitted.file)
     if emitted.is_file() and _sha256(emitted.read_bytes()) != manifest.emitted.digest:
         raise MufxError(

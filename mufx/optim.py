@@ -55,7 +55,7 @@ def param_groups(
                 hint='convert with optimizer="adamw" and train with torch.optim.AdamW',
             )
         )
-    found = _matched(module, manifest)
+    found = matched(module, manifest)
     values = {"lr": lr, "weight_decay": weight_decay, "eps": eps}
     groups = runtime._groups(found, manifest.optimizer.value, values)
     if no_decay is None:
@@ -80,7 +80,7 @@ def clip_grad_norm_(
     Raises:
         MufxError: `MUF506` where the module's parameters are not the manifest's.
     """
-    return runtime._clip(_matched(module, manifest), max_norm, norm_type)
+    return runtime._clip(matched(module, manifest), max_norm, norm_type)
 
 
 def scaled(value: float, groups: Iterable[Mapping[str, Any]]) -> list[float]:
@@ -95,7 +95,7 @@ def scaled(value: float, groups: Iterable[Mapping[str, Any]]) -> list[float]:
     return [value * group["lr_scale"] for group in groups]
 
 
-def _matched(module: nn.Module, manifest: Manifest) -> dict[str, Any]:
+def matched(module: nn.Module, manifest: Manifest) -> dict[str, Any]:
     """Parameters and their entries by name, without a copy: clipping needs them every step."""
     entries = {name: vars(entry) for name, entry in manifest.parameters.items()}
     try:

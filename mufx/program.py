@@ -146,6 +146,10 @@ class Program:
     """Factors on the values of buffers."""
     init_corrections: Mapping[str, float] = field(default_factory=dict)
     """By parameter: the factor on what the constructor draws at target width."""
+    absorbed: Mapping[str, float] = field(default_factory=dict)
+    """By parameter: the factor that replaces corrections where the forward pass is kept."""
+    unabsorbed: tuple[Diagnostic, ...] = ()
+    """The corrections that no parameter can take over."""
     groups: Mapping[str, str] = field(default_factory=dict)
     """By parameter: the name of its learning-rate group."""
     changes: tuple[Change, ...] = ()

@@ -7,6 +7,7 @@ before and after it is said in its docstring.
 if __name__ != "mufx.passes":  # a second copy of every class otherwise
     raise ImportError("import mufx.passes")
 
+from mufx.passes.absorb_corrections import absorb_corrections
 from mufx.passes.apply_corrections import apply_corrections
 from mufx.passes.assign_roles import assign_roles
 from mufx.passes.find_corrections import find_corrections
@@ -27,11 +28,13 @@ PASSES: tuple[Pass, ...] = (
     apply_corrections,
     fold_multipliers,
     scale_inits,
+    absorb_corrections,
     prove,
 )
 
 __all__ = [
     "PASSES",
+    "absorb_corrections",
     "apply_corrections",
     "assign_roles",
     "find_corrections",

@@ -101,6 +101,10 @@ def factors(program: Program) -> str:
     return lines(f"{name}: x {factor:g}" for name, factor in program.init_corrections.items())
 
 
+def absorbed(program: Program) -> str:
+    return lines(f"{name}: x {factor:g}" for name, factor in program.absorbed.items())
+
+
 SHOWN: dict[str, Callable[[Program], str]] = {
     "find_uses": uses,
     "assign_roles": roles,
@@ -110,6 +114,7 @@ SHOWN: dict[str, Callable[[Program], str]] = {
     "apply_corrections": changes,
     "fold_multipliers": lambda program: changes(program) + "\n" + plan(program),
     "scale_inits": factors,
+    "absorb_corrections": absorbed,
     "prove": lambda program: lines(map(str, findings(program))).strip() or "nothing leaves 1\n",
 }
 

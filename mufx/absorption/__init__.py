@@ -1,0 +1,1 @@
+"""Factors of the forward pass, moved into the parameters."""
