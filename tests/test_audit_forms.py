@@ -83,7 +83,7 @@ def test_an_emitted_mlp_is_clean_in_every_form(form: str, optimizer: str) -> Non
 
 
 @pytest.mark.zoo
-@pytest.mark.parametrize("optimizer", PLAIN)
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize("form", ["table3", "table8", "table9"])
 @pytest.mark.parametrize("example", ["gpt", "llama", "resnet", "encoder"])
 def test_emitted_examples_are_clean_in_every_form(example: str, form: str, optimizer: str) -> None:

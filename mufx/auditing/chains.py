@@ -11,7 +11,7 @@ from mufx.align import Trace
 from mufx.program import Program
 from mufx.ratios import Use
 from mufx.rules import operation
-from mufx.sizes import Number, Slot
+from mufx.sizes import Number, Slot, same
 
 _VIEWS = frozenset(
     """
@@ -89,12 +89,25 @@ class Chains:
                 continue
             seen.add(user)
             yield user
-            if self._passes(user) or self.is_product(user) or self._is_masked(user):
+            if self._is_linear(user) or self.is_softcap(user):
                 waiting.extend(user.users)
 
     def is_product(self, node: fx.Node) -> bool:
         """Whether it contracts two activations."""
         return operation(node) in _PRODUCTS and node.name not in self.uses
+
+    def _is_linear(self, node: fx.Node) -> bool:
+        return self._passes(node) or self.is_product(node) or self._is_masked(node)
+
+    def is_softcap(self, node: fx.Node) -> bool:
+        """Whether it is the tanh of `c * tanh(x / c)`, which keeps small values as they are."""
+        users = list(node.users)
+        if operation(node) != "tanh" or len(users) != 1:
+            return False
+        inner, outer = self.literal(node.all_input_nodes[0]), self.literal(users[0])
+        if inner is None or outer is None:
+            return False
+        return same(inner.value(inner.number.base) * outer.value(outer.number.base), 1.0)
 
     def _passes(self, node: fx.Node) -> bool:
         if node.op not in ("call_function", "call_method") or node.name in self.uses:

@@ -12,7 +12,6 @@ from mufx.auditing.records import Finding, Quantity
 from mufx.diagnostics import Severity
 from mufx.magnitudes import Site, SiteKind
 from mufx.program import Label, Optimizer, Program, Role, Scales
-from mufx.rules import operation
 from mufx.sizes import Number, same
 
 _CODES = {
@@ -183,9 +182,9 @@ def _of_site(program: Program, trace: Trace, fit: Fit, site: Site, factor: float
     place = (
         trace.recording.origins[site.node].place if site.node in trace.recording.origins else None
     )
-    number = _number(trace, site)
+    number = _number(program, trace, site)
     found, value = (number.ratio, number.target) if number is not None else (1.0, 1.0)
-    name = next(iter(misfit.parameters)) if len(misfit.parameters) == 1 else None
+    name = misfit.parameter
     return Finding(
         _CODES[Quantity.MULTIPLIER],
         Severity.ERROR,
@@ -229,20 +228,20 @@ def _advised(
     return f"let it be {wanted}"
 
 
-def _number(trace: Trace, site: Site) -> Number | None:
+def _number(program: Program, trace: Trace, site: Site) -> Number | None:
     """The number at a site; `None` where a multiplication would be new."""
+    if site.kind in (SiteKind.RESULT, SiteKind.OPERAND):
+        return None
+    node = next(n for n in trace.graph.nodes if n.name == site.node)
     if site.kind is SiteKind.BUFFER:
-        return None
-    if site.kind is not SiteKind.NUMBER or site.slot is None:
-        return None
+        ratio = program.constants(trace).magnitude(node).ratio
+        return Number(1.0, ratio, ratio * ratio)
+    assert site.slot is not None
     known = trace.numbers.get((site.node, site.slot))
     if known is not None:
         return known
-    node = next(n for n in trace.graph.nodes if n.name == site.node)
     literal = node.args[site.slot] if isinstance(site.slot, int) else node.kwargs.get(site.slot)
     if isinstance(literal, (int, float)):
         return Number(literal, literal, literal)
-    if operation(node) != "scaled_dot_product_attention":
-        return None
-    head = trace.axes[node.args[0].name][-1]
+    head = trace.axes[node.all_input_nodes[0].name][-1]  # attention's default
     return Number(head.base**-0.5, head.target**-0.5, head.along**-0.5)

@@ -66,12 +66,12 @@ def _divided(wanted: float, found: float | None) -> float | None:
 class Misfit:
     """A size that leaves 1, at the place where that can no longer be mended by what follows.
 
-    `ratio` is that size, target over base; `parameters` made it, if one use did.
+    `ratio` is that size, target over base; `parameter` made it, or asks for another one.
     """
 
     where: str
     ratio: float
-    parameters: frozenset[str]
+    parameter: str | None
 
 
 class Fit(Correct):
@@ -100,6 +100,7 @@ class Fit(Correct):
         self._at: dict[str, list[str]] = {}
         self._ratio: dict[str, float] = {}
         self._wrong, self._wanted = Magnitude(), 1.0
+        self._asking: str | None = None
 
     def _visit(self, node: fx.Node) -> Value:
         self._ratio.pop(node.name, None)
@@ -148,15 +149,29 @@ class Fit(Correct):
         return None
 
     def _correct(self, factors: Mapping[Site, float]) -> None:
-        where = _WHERE.get(operation(self.node), "activation")
-        if not any(axis.grows for axis in self.axes(self.node)) and where == "activation":
-            where = "readout"
-        behind = self._wrong.known_ways().get(Rank.RESULT, {})
-        names = {n for site in behind for n in self._at.get(site.node, ())}
-        made_by = frozenset(names) if len(behind) == 1 else frozenset[str]()
-        misfit = Misfit(where, self._wrong.ratio / self._wanted, made_by)
+        misfit = Misfit(self._where(), self._wrong.ratio / self._wanted, self._behind())
+        self._asking = None
         self.misfits.update(dict.fromkeys(factors, misfit))
         super()._correct(factors)
+
+    def _behind(self) -> str | None:
+        """The parameter that asks for another size, or the only one that made this one."""
+        made = self._wrong.known_ways().get(Rank.RESULT, {})
+        names = {n for site in made for n in self._at.get(site.node, ())}
+        return self._asking or (names.pop() if len(made) == len(names) == 1 else None)
+
+    def _where(self) -> str:
+        made = {site.node for site in self._wrong.known_ways().get(Rank.RESULT, {})}
+        scores = any(node not in self._at and self._is_product(node) for node in made)
+        if scores or operation(self.node) in ("softmax", "scaled_dot_product_attention"):
+            return "attention logits"
+        reads = self._asking is not None or not any(a.grows for a in self.axes(self.node))
+        return "readout" if reads else "activation"
+
+    def _is_product(self, name: str) -> bool:
+        """Whether a node contracts two activations."""
+        node = next(n for n in self.trace.graph.nodes if n.name == name)
+        return operation(node) in ("matmul", "bmm", "baddbmm", "einsum")
 
     def result_of(
         self, uses: list[Use], weight: Weight, x: Magnitude, x_slot: Slot | None, slot: Slot | None
@@ -191,6 +206,7 @@ class Fit(Correct):
             self.settled.add(name)
             meet = (node for node, names in self._at.items() if name in names)
             raise _Restart(min((*meet, self.node.name), key=self.order.__getitem__))
+        self._asking = name if not same(wanted, 1.0) else None
         self.need(x, slot, wanted)
 
     def _made_by_weights(self, x: Magnitude) -> bool:
@@ -212,9 +228,3 @@ class Fit(Correct):
         if ratio is None or not free:
             return
         self.theta[use.parameter] = made / ratio
-
-
-_WHERE: dict[str, str] = {
-    "softmax": "attention logits",
-    "scaled_dot_product_attention": "attention logits",
-}

@@ -46,7 +46,9 @@ def _argument(chains: Chains, node: fx.Node) -> Literal | None:
 
 
 def _kind(chains: Chains, literal: Literal) -> str | None:
-    """What a number scales; `None` for one inside a norm or a nonlinearity."""
+    """What a number scales; `None` for one inside a norm, a nonlinearity or a softcap."""
+    if chains.is_softcap(literal.operand) or any(map(chains.is_softcap, literal.node.users)):
+        return None
     uses = chains.uses.get(list(chains.before(literal.operand))[-1].name, [])
     ahead = list(chains.after(literal.node))
     names = {operation(n) for n in (literal.node, *ahead)}
