@@ -7,6 +7,7 @@ and those of the page's start. What mufx prints is written under them.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import runpy
@@ -103,7 +104,9 @@ def _words(command: str) -> list[str]:
 
 
 def _mufx(arguments: list[str]) -> str:
+    logging.disable(logging.WARNING)  # handlers would hold on to this run's stderr
     result = CliRunner().invoke(app, arguments)
+    logging.disable(logging.NOTSET)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.output
@@ -123,7 +126,7 @@ def _python(arguments: list[str]) -> str:
 @contextmanager
 def working_in(folder: Path) -> Generator[Path]:
     """Works in a folder, which modules are imported from; forgets them afterwards."""
-    before, path, known = Path.cwd(), list(sys.path), set(sys.modules)
+    before, path, known = Path.cwd(), list(sys.path), dict(sys.modules)
     os.chdir(folder)
     sys.path.insert(0, str(folder))
     try:
@@ -131,6 +134,8 @@ def working_in(folder: Path) -> Generator[Path]:
     finally:
         os.chdir(before)
         sys.path[:] = path
-        for name in set(sys.modules) - known:
-            if str(getattr(sys.modules[name], "__file__", "")).startswith(str(folder)):
+        for name, module in list(sys.modules.items()):
+            file = getattr(module, "__file__", None) or ""
+            if module is None or file.startswith(str(folder)):
                 del sys.modules[name]
+        sys.modules.update(known)
