@@ -134,7 +134,8 @@ def working_in(folder: Path) -> Generator[Path]:
     finally:
         os.chdir(before)
         sys.path[:] = path
-        for name, module in list(sys.modules.items()):
+        modules: dict[str, Any] = dict(sys.modules)  # None is what no import may find
+        for name, module in modules.items():
             file = getattr(module, "__file__", None) or ""
             if module is None or file.startswith(str(folder)):
                 del sys.modules[name]
