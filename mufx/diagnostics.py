@@ -125,6 +125,16 @@ CODES: dict[str, str] = {
     "MUF755": "a model without a loss, and a batch without a target",
     "MUF756": "a database that cannot hold a study",
     "MUF757": "a study of another model or of other settings",
+    # 7xx classes of axes of one instance
+    "MUF701": "an unknown class of axes",
+    "MUF702": "an axis that is not one class",
+    "MUF703": "a growth that leaves no whole size",
+    "MUF704": "an operation through which a growing axis is lost",
+    "MUF705": "axes that are equal and would not grow alike",
+    "MUF706": "a number that may follow the width",
+    "MUF707": "an answer that does not fit a number",
+    "MUF708": "a value that an instance on meta does not have",
+    "MUF709": "an instance that does not say how it is built",
 }
 
 

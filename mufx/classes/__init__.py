@@ -10,11 +10,22 @@ from torch import nn
 
 from mufx.classes.finding import Identities, find_identities
 from mufx.classes.listing import ClassRow, ClassTable, listed
+from mufx.classes.planning import InstancePlan, plan_instance
+from mufx.classes.program import trace_instance
 from mufx.garbage import uncollected
 from mufx.inputs import from_values
 from mufx.source import BATCH, ExampleInputs
 
-__all__ = ["ClassRow", "ClassTable", "Identities", "find_identities", "table"]
+__all__ = [
+    "ClassRow",
+    "ClassTable",
+    "Identities",
+    "InstancePlan",
+    "find_identities",
+    "plan_instance",
+    "table",
+    "trace_instance",
+]
 
 
 @uncollected()

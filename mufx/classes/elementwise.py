@@ -28,7 +28,7 @@ def like(call: Call) -> Answer:
 
 _BROADCAST = """
     where masked_fill copy lerp addcmul addcdiv fmod remainder polar complex
-    maximum minimum prelu _prelu_kernel isin clamp clamp_min clamp_max atan2 type_as
+    maximum minimum prelu _prelu_kernel isin floor_divide clamp clamp_min clamp_max atan2 type_as
 """.split()
 
 

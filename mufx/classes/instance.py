@@ -9,8 +9,10 @@ from pathlib import Path
 from torch import nn
 
 from mufx.building import build
+from mufx.construction import record_construction
 from mufx.diagnostics import MufxError, Place, error
 from mufx.discovery import find
+from mufx.factory import Factory
 from mufx.inputs import Inputs, InputSpec, from_specs, from_values, signature_of
 from mufx.loading import import_file, import_module
 from mufx.source import BATCH
@@ -34,7 +36,7 @@ def load(
     """The instance that a specification names; importing executes the user's file.
 
     `model.py:net` may be an `nn.Module`. Anything else is built on `meta`, with `knobs`, with
-    the file's `target`, or as its constructor has it.
+    the file's `target`, or as its constructor has it; buffers get their values.
 
     Raises:
         MufxError: `MUF0xx`, located.
@@ -78,4 +80,16 @@ def _built(spec: str, knobs: Mapping[str, object] | None) -> Loaded:
     names = vars(found.module)
     given = names.get("target")
     own = {str(k): v for k, v in given.items()} if isinstance(given, Mapping) else {}
-    return build(found.factory, knobs if knobs is not None else own), names, str(found.file)
+    return _tabled(found.factory, knobs if knobs is not None else own), names, str(found.file)
+
+
+def _tabled(factory: Factory, knobs: Mapping[str, object]) -> nn.Module:
+    """A model on `meta` whose buffers have their values."""
+    build(factory, knobs)  # whatever is wrong is said best here
+    construction = record_construction(lambda: factory.build(**knobs))
+    for module_path, module in construction.model.named_modules():
+        for key, buffer in module._buffers.items():
+            name = f"{module_path}.{key}" if module_path else key
+            if buffer is not None and not construction.draws(name):
+                module._buffers[key] = construction.value(name)
+    return construction.model
