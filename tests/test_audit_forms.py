@@ -16,6 +16,7 @@ import mufx
 from mufx.api import Conversion
 from mufx.auditing.records import AuditReport
 from mufx.diagnostics import Severity
+from mufx.factory import factory_of
 from mufx.loading import import_file
 from mufx.manifest import Manifest
 
@@ -196,3 +197,39 @@ def test_multipliers_that_are_spelled_out() -> None:
     }
     wrong = [f for f in report.failing(Severity.ERROR) if f.quantity.value == "multiplier"]
     assert [(f.parameter, f.expected, f.found) for f in wrong] == [("embedding.weight", 1.0, 2.0)]
+
+
+# -- a live model that mufx has put into μP -----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "example",
+    ["mlp", *(pytest.param(name, marks=pytest.mark.zoo) for name in ("gpt", "llama", "encoder"))],
+)
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_an_applied_plan_is_clean(example: str, optimizer: str) -> None:
+    """No number of the forward pass changes: attention's factor is in the weights before it."""
+    source: Any = import_file(EXAMPLES / f"{example}.py")
+    made = factory_of(getattr(source, ROOTS[example])).build
+    sizes = larger(example)[:2]
+    found = {size: converted(example, size, "table3", optimizer).manifest for size in sizes}
+    plans = {size: mufx.applied(manifest) for size, manifest in found.items()}
+    rates: dict[nn.Module, list[dict[str, Any]]] = {}
+
+    def build(**knobs: int) -> nn.Module:
+        model = made(**knobs)
+        plan = plans.get(tuple(sorted(knobs.items())))
+        rates[model] = [{"params": list(model.parameters())}]
+        if plan is not None:
+            with torch.no_grad():
+                for name, entry in plan.parameters.items():
+                    model.get_parameter(name).mul_(entry.init_correction)
+            rates[model] = mufx.param_groups(model, plan, lr=1e-3, weight_decay=0.1)
+        return model
+
+    def make(model: nn.Module) -> torch.optim.Optimizer:
+        kind: torch.optim.Optimizer = PLAIN[optimizer](rates[model], lr=1e-3, weight_decay=0.1)
+        return kind
+
+    report = mufx.audit(build, source.example_inputs, source.base, source.target, optimizer=make)
+    assert report.findings == ()
