@@ -72,6 +72,18 @@ def test_quickstart_prints_what_mufx_prints(
     subprocess.run([sys.executable, "train.py"], cwd=tmp_path / "out", check=True)
 
 
+def test_readme_shows_what_the_demo_prints(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    demo = re.search(r"mufx convert (.*) -o out/gpt", (ROOT / "Makefile").read_text())
+    assert demo is not None
+    printed = CliRunner().invoke(app, ["convert", *demo[1].split()]).stdout
+    *shown, written = lines(printed)
+    readme = lines((ROOT / "README.md").read_text(encoding="utf-8").replace("\n    ", "\n"))
+    first = readme.index(shown[0])
+    assert readme[first : first + len(shown)] == shown
+    assert written.startswith("written: ")
+
+
 @pytest.mark.parametrize("page", ["op-rule", "pass", "optimizer"])
 def test_examples_of_extensions_print_what_their_pages_say(
     page: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
