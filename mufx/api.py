@@ -27,7 +27,7 @@ from mufx.manifest import Manifest
 from mufx.passes import PASSES
 from mufx.passes.scale_inits import size
 from mufx.precision import with_taken_types
-from mufx.program import Change, Optimizer, Pass, Program
+from mufx.program import Change, Optimizer, Pass, Program, Role
 from mufx.rules import RULES, RuleTable
 from mufx.source import ExampleInputs, Source, from_callable
 from mufx.tracing import trace as trace_source
@@ -227,18 +227,20 @@ def _comment(change: Change) -> str:
     return f"μP: {change.before} -> {change.after}"
 
 
-def _init_scales(program: Program) -> dict[str, InitScale]:
-    scales: dict[str, InitScale] = {}
+def _init_scales(program: Program) -> list[InitScale]:
+    scales: list[InitScale] = []
     for name, factor in program.init_corrections.items():
-        if factor == 1.0:
-            continue
         drawn = program.inits[name][1]
         before, after = size(drawn), size(drawn) * factor
-        if before != 0.0:
+        if factor != 1.0 and before != 0.0:
             what = "std" if drawn.random else "value"
-            scales[name] = InitScale(factor, f"{what} {before:.4g} -> {after:.4g}")
+            scales.append(InitScale(name, factor, f"{what} {before:.4g} -> {after:.4g}"))
+        if (further := program.row_corrections.get(name, 1.0)) != 1.0 and before != 0.0:
+            blocks = program.row_blocks[name]
+            why = f"these rows read out: -> {after * further:.4g}"
+            scales.append(InitScale(name, further, why, blocks.axis, blocks.rows))
     for name, factor in program.buffers.items():
-        scales[name] = InitScale(factor, "keeps its value at base width")
+        scales.append(InitScale(name, factor, "keeps its value at base width"))
     return scales
 
 
@@ -305,6 +307,20 @@ def _entry(
         group="",
         tied=aliases.get(name, ()),
         because=label.because,
+        rows=_rows(program, name),
+    )
+
+
+def _rows(program: Program, name: str) -> tuple[manifests.RowsEntry, ...]:
+    blocks = program.row_blocks.get(name)
+    if blocks is None:
+        return ()
+    correction = program.init_corrections[name] * program.row_corrections[name]
+    return tuple(
+        manifests.RowsEntry(
+            axis=blocks.axis, start=start, stop=stop, role=Role.OUTPUT, init_correction=correction
+        )
+        for start, stop in blocks.rows
     )
 
 

@@ -48,6 +48,16 @@ class _Record(BaseModel):
     )
 
 
+class RowsEntry(_Record):
+    """Rows of a fused weight with a role, and so an init, of their own."""
+
+    axis: int
+    start: int
+    stop: int
+    role: Role
+    init_correction: Factor = Field(description="factor on what the constructor draws at target")
+
+
 class ParameterEntry(_Record):
     """One parameter: its role and every number that follows; all scales are 1 at base."""
 
@@ -72,6 +82,7 @@ class ParameterEntry(_Record):
     group: str
     tied: tuple[str, ...] = Field(description="the other names of the same tensor")
     because: tuple[str, ...] = Field(description="from an operation to the role, in steps")
+    rows: tuple[RowsEntry, ...] = Field(default=(), description="rows with a role of their own")
 
 
 class Group(_Record):

@@ -72,6 +72,18 @@ class Label:
 
 
 @dataclass(frozen=True, slots=True)
+class RowBlocks:
+    """The rows of a fused hidden weight that read out: what they make has a fixed size.
+
+    `rows` are (start, stop) on `axis` of the weight at target width. The other rows grow m times.
+    """
+
+    axis: int
+    rows: tuple[tuple[int, int], ...]
+    m: float
+
+
+@dataclass(frozen=True, slots=True)
 class Scales:
     """The plan for one parameter, relative to base width; all 1 at base.
 
@@ -136,6 +148,8 @@ class Program:
     rules: RuleTable = field(default_factory=lambda: RULES)
     uses: Mapping[str, tuple[Use, ...]] = field(default_factory=dict)
     """By parameter: every way in which either mode consumes it."""
+    row_blocks: Mapping[str, RowBlocks] = field(default_factory=dict)
+    """By parameter: rows with a role of their own."""
     labels: Mapping[str, Label] = field(default_factory=dict)
     inits: Mapping[str, tuple[Moments, Moments]] = field(default_factory=dict)
     """By parameter: what its constructor draws, at base and at target width."""
@@ -150,6 +164,8 @@ class Program:
     """By parameter: the factor that replaces corrections where the forward pass is kept."""
     unabsorbed: tuple[Diagnostic, ...] = ()
     """The corrections that no parameter can take over."""
+    row_corrections: Mapping[str, float] = field(default_factory=dict)
+    """By parameter: a further factor on the rows of `row_blocks`."""
     groups: Mapping[str, str] = field(default_factory=dict)
     """By parameter: the name of its learning-rate group."""
     changes: tuple[Change, ...] = ()

@@ -48,6 +48,8 @@ class Use:
     kept: tuple[Axis, ...] = ()
     slot: Slot | None = None
     """The argument that the weight stands in; `None` inside a list of weights."""
+    kept_at: tuple[int, ...] = ()
+    """Where `kept` stand in the argument."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,7 +333,8 @@ class Walk:
         slot: Slot | None,
     ) -> Use:
         gone = tuple(axes[i] for i in contracted)
-        kept = tuple(a for i, a in enumerate(axes) if i not in contracted)
+        kept_at = tuple(i for i in range(len(axes)) if i not in contracted)
+        kept = tuple(axes[i] for i in kept_at)
         use = Use(
             name,
             self.node.name,
@@ -345,6 +348,7 @@ class Walk:
             gone,
             kept,
             slot,
+            kept_at,
         )
         self.uses[use.node, use.parameter] = use
         return use

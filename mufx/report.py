@@ -122,6 +122,8 @@ def of_parameter(manifest: Manifest, name: str) -> Explanation:
         )
     numbers = manifest.parameters[known].model_dump(mode="json")
     because = numbers.pop("because")
+    if not numbers["rows"]:
+        del numbers["rows"]
     return Explanation(known, tuple(because), numbers)
 
 

@@ -11,6 +11,7 @@ from mufx.passes.absorb_corrections import absorb_corrections
 from mufx.passes.apply_corrections import apply_corrections
 from mufx.passes.assign_roles import assign_roles
 from mufx.passes.find_corrections import find_corrections
+from mufx.passes.find_row_blocks import find_row_blocks
 from mufx.passes.find_uses import find_uses
 from mufx.passes.fold_multipliers import fold_multipliers
 from mufx.passes.plan_parameters import plan_parameters
@@ -21,6 +22,7 @@ from mufx.program import Pass
 
 PASSES: tuple[Pass, ...] = (
     find_uses,
+    find_row_blocks,
     assign_roles,
     read_inits,
     plan_parameters,
@@ -38,6 +40,7 @@ __all__ = [
     "apply_corrections",
     "assign_roles",
     "find_corrections",
+    "find_row_blocks",
     "find_uses",
     "fold_multipliers",
     "plan_parameters",

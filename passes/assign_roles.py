@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mufx.diagnostics import Diagnostic, warning
-from mufx.program import Label, Program, Role
+from mufx.program import Label, Program, Role, RowBlocks
 from mufx.ratios import Use
 from mufx.sizes import same
 
@@ -23,12 +23,14 @@ def assign_roles(program: Program) -> Program:
         Learning rates are right everywhere, the init is the smallest that any use wants, and
         `MUF203` says so.
 
-    Before: `uses`. After: `labels` holds a label for every parameter.
+    Before: `uses` and `row_blocks`. After: `labels` holds a label for every parameter.
     """
     diagnostics: list[Diagnostic] = []
     labels: dict[str, Label] = {}
     for name in program.parameters():
         label, problem = _label(name, program.uses.get(name, ()))
+        blocks = program.row_blocks.get(name)
+        label = label if blocks is None else _in_blocks(label, blocks)
         labels[name] = label
         diagnostics.extend(problem)
     return replace(program, labels=labels).report(*diagnostics)
@@ -71,6 +73,13 @@ def _label(name: str, uses: tuple[Use, ...]) -> tuple[Label, list[Diagnostic]]:
         tuple(because),
     )
     return label, [_exclusive(name, anchor, excluded[0])] if excluded else []
+
+
+def _in_blocks(label: Label, blocks: RowBlocks) -> Label:
+    """The label of a hidden weight of which some rows read out: the others say how it grows."""
+    rows = ", ".join(f"{start}:{stop}" for start, stop in blocks.rows)
+    reason = f"rows {rows} make parts of fixed size: they read out, and start smaller"
+    return replace(label, m_out=blocks.m, because=(*label.because, reason))
 
 
 def _preference(use: Use) -> tuple[bool, float, float]:

@@ -21,13 +21,18 @@ def scale_inits(program: Program) -> Program:
     A normal init of 0.02 on a hidden weight with m_in = 4 gives 1/2, PyTorch's fan-in uniform
     gives 1 there, and 2 on a bias.
 
-    Before: `inits` and `plan`. After: `init_corrections` holds a factor for every parameter.
+    Rows that read out within a hidden weight start m_in**-1/2 smaller still, in every form: a
+    readout's 1/m_in over a hidden weight's m_in**-1/2, both without a multiplier.
+
+    Before: `inits`, `plan` and `row_blocks`. After: `init_corrections` holds a factor for every
+    parameter, `row_corrections` one for rows with a role of their own.
     """
     corrections = {
         name: _settled(program.plan[name].init * _shrinkage(*inits))
         for name, inits in program.inits.items()
     }
-    return replace(program, init_corrections=corrections)
+    rows = {name: program.labels[name].m_in ** -0.5 for name in program.row_blocks}
+    return replace(program, init_corrections=corrections, row_corrections=rows)
 
 
 def _settled(factor: float) -> float:

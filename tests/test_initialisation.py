@@ -175,7 +175,7 @@ def garbage(build: Build) -> nn.Module:
 
 
 def assert_bitwise(build: Build) -> None:
-    lines = init_body(record_construction(build), {})
+    lines = init_body(record_construction(build), [])
     torch.manual_seed(3)
     expected, after = tensors(build()), torch.rand(1)
     model = garbage(build)
@@ -199,7 +199,7 @@ def test_examples_bitwise(name: str) -> None:
 @pytest.mark.parametrize("name", ["lstm", "gpt2", "mamba", "vit"])
 def test_generator_is_used_for_every_draw(name: str) -> None:
     build = MODELS[name]
-    lines = init_body(record_construction(build), {})
+    lines = init_body(record_construction(build), [])
     models = [garbage(build), garbage(build)]
     for model in models:
         before = torch.get_rng_state()
@@ -212,8 +212,8 @@ def test_generator_is_used_for_every_draw(name: str) -> None:
 @pytest.mark.parametrize("name", DEEP)
 def test_lines_do_not_grow_with_depth(name: str) -> None:
     build = DEEP[name]
-    few = init_body(record_construction(lambda: build(3)), {})
-    many = init_body(record_construction(lambda: build(6)), {})
+    few = init_body(record_construction(lambda: build(3)), [])
+    many = init_body(record_construction(lambda: build(6)), [])
     assert len(few) == len(many)
 
 
@@ -235,7 +235,7 @@ def test_loops_do_not_shadow() -> None:
 
 @pytest.mark.parametrize("name", [*MODELS])
 def test_lines_fit(name: str) -> None:
-    lines = init_body(record_construction(MODELS[name]), {})
+    lines = init_body(record_construction(MODELS[name]), [])
     assert [line for line in lines if len(line) > 92] == []
 
 
@@ -243,28 +243,29 @@ def test_lines_fit(name: str) -> None:
 def test_text(name: str) -> None:
     build = example("gpt") if name == "gpt" else MODELS[name]
     construction = record_construction(build)
-    scales = {
-        parameter: InitScale(0.5, "std 0.02 -> 0.01")
+    scales = [
+        InitScale(parameter, 0.5, "std 0.02 -> 0.01")
         for parameter in construction.tensors
         if parameter.endswith(("c_proj.weight", "first.weight"))
-    }
+    ]
     lines = init_body(construction, scales)
     assert "\n".join(lines) + "\n" == (GOLDEN / f"{name}.txt").read_text(encoding="utf-8")
 
 
 def test_scales() -> None:
     construction = record_construction(lambda: Layered(4))
-    scales = {f"layers.{i}.weight": InitScale(0.25, "std 1 -> 0.25") for i in range(4)}
+    names = [f"layers.{i}.weight" for i in range(4)]
+    scales = [InitScale(name, 0.25, "std 1 -> 0.25") for name in names]
     plain, scaled = garbage(lambda: Layered(4)), garbage(lambda: Layered(4))
-    initialise(plain, init_body(construction, {}), torch.Generator().manual_seed(1))
+    initialise(plain, init_body(construction, []), torch.Generator().manual_seed(1))
     initialise(scaled, init_body(construction, scales), torch.Generator().manual_seed(1))
     expected = tensors(plain)
     for name, tensor in tensors(scaled).items():
-        assert torch.equal(tensor, expected[name] * (0.25 if name in scales else 1))
+        assert torch.equal(tensor, expected[name] * (0.25 if name in names else 1))
 
 
 def test_nano_gpt_is_short() -> None:
-    assert len(init_body(record_construction(example("gpt")), {})) <= 35
+    assert len(init_body(record_construction(example("gpt")), [])) <= 35
 
 
 class Table(nn.Module):
@@ -282,7 +283,7 @@ def test_small_foreign_table_is_written_out() -> None:
 
 def test_large_foreign_table_is_refused() -> None:
     with pytest.raises(MufxError) as caught:
-        init_body(record_construction(lambda: Table(100)), {})
+        init_body(record_construction(lambda: Table(100)), [])
     (diagnostic,) = caught.value.diagnostics
     assert diagnostic.code == "MUF410"
     assert "table starts from 400 numbers" in diagnostic.message
@@ -323,12 +324,12 @@ def test_unusual_bitwise(build: Build) -> None:
 
 
 def test_loop_variables_hide_no_builtin() -> None:
-    assert "for list in" not in "\n".join(init_body(record_construction(Unusual), {}))
+    assert "for list in" not in "\n".join(init_body(record_construction(Unusual), []))
 
 
 def test_a_generator_of_its_own_is_refused_where_it_is_used() -> None:
     with pytest.raises(MufxError) as raised:
-        init_body(record_construction(OwnGenerator), {})
+        init_body(record_construction(OwnGenerator), [])
     (diagnostic,) = raised.value.diagnostics
     assert diagnostic.code == "MUF402"
     assert diagnostic.place is not None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 import mufx
+from mufx.program import RowBlocks
 from mufx.source import from_callable
 
 
@@ -55,9 +57,91 @@ class Sliced(nn.Module):
         return out
 
 
-def test_a_fixed_slice_of_what_grows_is_a_warning() -> None:
+class Fused(nn.Module):
+    """As Mamba's x_proj: the rank of the step size grows, the state's two maps do not."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.rank = width // 4
+        self.first = nn.Linear(20, width)
+        self.x_proj = nn.Linear(width, self.rank + 6, bias=False)
+        self.dt_proj = nn.Linear(self.rank, width)
+        self.last = nn.Linear(width, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        step, b, c = self.x_proj(self.first(x).relu()).split((self.rank, 3, 3), -1)
+        hidden = self.dt_proj(step) * (b * c).sum(-1, keepdim=True)
+        logits: Tensor = self.last(hidden.relu())
+        return logits
+
+
+def fused(optimizer: str = "adamw", form: str = "table3") -> mufx.Program:
+    source = from_callable(Fused, (torch.randn(2, 20),), {"width": 64}, {"width": 256})
+    return mufx.run(mufx.trace(source, optimizer=optimizer, form=form))
+
+
+def sliced(optimizer: str = "adamw") -> mufx.Program:
     source = from_callable(Sliced, (torch.randn(2, 20),), {"width": 64}, {"width": 256})
-    (found,) = mufx.run(mufx.trace(source)).diagnostics
+    return mufx.run(mufx.trace(source, optimizer=optimizer))
+
+
+def test_rows_that_read_out_are_found() -> None:
+    program = fused()
+    assert program.row_blocks == {"x_proj.weight": RowBlocks(0, ((64, 67), (67, 70)), 4.0)}
+    label = program.labels["x_proj.weight"]
+    assert (label.role, label.m_in, label.m_out) == ("hidden", 4.0, 4.0)
+    assert program.diagnostics == ()
+
+
+def test_a_slice_reads_out() -> None:
+    assert sliced().row_blocks == {"second.weight": RowBlocks(0, ((0, 3),), 4.0)}
+
+
+@pytest.mark.parametrize("form", ["table3", "table8", "table9"])
+def test_they_start_as_a_readout_and_the_others_as_a_hidden_weight(form: str) -> None:
+    """PyTorch's own init is 1/sqrt(fan-in): 1/2 as large at 4 times the width."""
+    torch.manual_seed(0)
+    program = fused(form=form)
+    assert program.init_corrections["x_proj.weight"] == pytest.approx(1)
+    assert program.row_corrections == {"x_proj.weight": pytest.approx(0.5)}
+
+
+def test_what_is_written() -> None:
+    conversion = mufx.convert(
+        Fused, (torch.randn(2, 20),), base={"width": 64}, target={"width": 256}
+    )
+    assert "self.x_proj.weight[64:67].mul_(0.5)  # these rows read out: -> 0.01804" in (
+        conversion.text
+    )
+    torch.manual_seed(0)
+    drawn = Fused(256).x_proj.weight
+    emitted = conversion.module(seed=0).get_parameter("x_proj.weight")
+    assert torch.equal(emitted[:64], drawn[:64])
+    assert torch.equal(emitted[64:], drawn[64:] * 0.5)
+    entry = conversion.manifest.parameters["x_proj.weight"]
+    assert [(r.start, r.stop, str(r.role)) for r in entry.rows] == [
+        (64, 67, "output"),
+        (67, 70, "output"),
+    ]
+    assert [r.init_correction for r in entry.rows] == pytest.approx([0.5, 0.5])
+
+
+def test_one_learning_rate_of_sgd_does_not_serve_both() -> None:
+    """SGD's is m_out/m_in: 1 for the hidden rows, 1/4 for those that read out."""
+    (found,) = sliced("sgd").diagnostics
     assert (found.code, found.message.partition(",")[0]) == ("MUF206", "3 of 64")
     assert found.place is not None
     assert found.place.file == __file__
+    assert {d.code for d in fused("sgd").diagnostics} == {"MUF206"}
+
+
+def test_rows_behind_something_else_are_a_warning() -> None:
+    """What is taken is not what the weight made, so its rows cannot be told."""
+
+    class Behind(Sliced):
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.second(self.first(x).relu()).tanh()[..., :3]
+            return out
+
+    source = from_callable(Behind, (torch.randn(2, 20),), {"width": 64}, {"width": 256})
+    assert [d.code for d in mufx.run(mufx.trace(source)).diagnostics] == ["MUF206"]

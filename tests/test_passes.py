@@ -105,8 +105,14 @@ def absorbed(program: Program) -> str:
     return lines(f"{name}: x {factor:g}" for name, factor in program.absorbed.items())
 
 
+def rows(program: Program) -> str:
+    found = [f"{name}: {b.rows} of axis {b.axis}" for name, b in program.row_blocks.items()]
+    return lines(found or ["no weight has rows with a role of their own"])
+
+
 SHOWN: dict[str, Callable[[Program], str]] = {
     "find_uses": uses,
+    "find_row_blocks": rows,
     "assign_roles": roles,
     "read_inits": inits,
     "plan_parameters": plan,

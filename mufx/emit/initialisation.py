@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from mufx.construction import Construction
@@ -16,15 +16,21 @@ _OVERWRITTEN = "# Draws that later ones overwrite are kept: they advance the ran
 
 @dataclass(frozen=True, slots=True)
 class InitScale:
-    """A factor on what the constructor draws, and why: "std 0.02 -> 0.01"."""
+    """A factor on what the constructor draws, and why: "std 0.02 -> 0.01".
 
+    `rows` are those of axis `axis` that it is for; all where there are none.
+    """
+
+    name: str
     factor: float
     comment: str
+    axis: int = 0
+    rows: tuple[tuple[int, int], ...] = ()
 
 
 def init_body(
     construction: Construction,
-    init_scales: Mapping[str, InitScale],
+    init_scales: Sequence[InitScale],
     leaves: Collection[str] = (),
 ) -> list[str]:
     """The lines of `init_weights(self, generator=None)` of the root module, without indentation.
@@ -48,10 +54,11 @@ def init_body(
     lines += fold(statements.ordered, construction.model)
     lines += fold(statements.free, construction.model, free=True)
     order = tree_order(construction)
-    scaled = sorted(init_scales, key=lambda name: order[name])
+    scaled = sorted(init_scales, key=lambda scale: order[scale.name])
     if scaled:
         lines.append("# μP: the constructor's init, brought to its size at base width")
-        lines += fold((_scaling(n, init_scales[n]) for n in scaled), construction.model, free=True)
+        texts = [text for scale in scaled for text in _scaling(scale)]
+        lines += fold(texts, construction.model, free=True)
     return lines
 
 
@@ -64,5 +71,8 @@ def _device(construction: Construction) -> str:
     return "device = torch.get_default_device()"
 
 
-def _scaling(name: str, scale: InitScale) -> str:
-    return f"{reference(name)}.mul_({hole(scale.factor, 'scale')})  # {scale.comment}"
+def _scaling(scale: InitScale) -> list[str]:
+    tensor, before = reference(scale.name), ":, " * scale.axis
+    blocks = [f"[{before}{start}:{stop}]" for start, stop in scale.rows] or [""]
+    factor = hole(scale.factor, "scale")
+    return [f"{tensor}{block}.mul_({factor})  # {scale.comment}" for block in blocks]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import wrap
 from typing import Any
@@ -37,7 +37,7 @@ class Emission:
         train: The recording in training mode, with free sizes.
         evaluate: The recording in evaluation mode.
         comments: By node name, what μP changed there.
-        init_scales: By parameter, the factor on what the constructor draws.
+        init_scales: Factors on what the constructor draws.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Emission:
     train: Recording
     evaluate: Recording
     comments: Mapping[str, str]
-    init_scales: Mapping[str, InitScale]
+    init_scales: Sequence[InitScale]
 
 
 def emit(emission: Emission) -> str:
