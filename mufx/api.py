@@ -315,7 +315,7 @@ def _rows(program: Program, name: str) -> tuple[manifests.RowsEntry, ...]:
     blocks = program.row_blocks.get(name)
     if blocks is None:
         return ()
-    correction = program.init_corrections[name] * program.row_corrections[name]
+    correction = program.row_corrections[name]
     return tuple(
         manifests.RowsEntry(
             axis=blocks.axis, start=start, stop=stop, role=Role.OUTPUT, init_correction=correction

@@ -45,12 +45,14 @@ def apply(model: nn.Module, manifest: Manifest) -> Manifest:
     rescaled = {
         name: (parameter, plan.parameters[name])
         for name, (parameter, _) in matched(model, manifest).items()
-        if plan.parameters[name].init_correction != 1.0
+        if plan.parameters[name].init_correction != 1.0 or plan.parameters[name].rows
     }
     _check_fresh(rescaled)
     with torch.no_grad():
         for parameter, entry in rescaled.values():
             parameter.mul_(entry.init_correction)
+            if entry.rows:
+                parameter.mul_(_of_rows(parameter, entry))
     return plan
 
 
@@ -95,6 +97,19 @@ def _shifted(entry: ParameterEntry, optimizer: Optimizer) -> ParameterEntry:
             "absorbed": 1.0,
         }
     )
+
+
+def _of_rows(parameter: nn.Parameter, entry: ParameterEntry) -> torch.Tensor:
+    """The further factors of rows with a role of their own, placed as the parameter is."""
+    factors = torch.ones(parameter.shape, dtype=parameter.dtype, device=parameter.device)
+    for rows in entry.rows:
+        factors.narrow(rows.axis, rows.start, rows.stop - rows.start).fill_(rows.init_correction)
+    if not hasattr(parameter, "device_mesh"):
+        return factors
+    from torch.distributed.tensor import DTensor, distribute_tensor  # seconds, where not sharded
+
+    assert isinstance(parameter, DTensor)
+    return distribute_tensor(factors, parameter.device_mesh, parameter.placements)
 
 
 # -- what a constructor leaves ------------------------------------------------------------------

@@ -55,7 +55,7 @@ class RowsEntry(_Record):
     start: int
     stop: int
     role: Role
-    init_correction: Factor = Field(description="factor on what the constructor draws at target")
+    init_correction: Factor = Field(description="further factor on what these rows start with")
 
 
 class ParameterEntry(_Record):

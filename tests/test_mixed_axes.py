@@ -124,6 +124,10 @@ def test_what_is_written() -> None:
         (67, 70, "output"),
     ]
     assert [r.init_correction for r in entry.rows] == pytest.approx([0.5, 0.5])
+    torch.manual_seed(0)
+    own = Fused(256)
+    mufx.apply(own, conversion.manifest)
+    assert torch.equal(own.x_proj.weight, emitted)
 
 
 def test_one_learning_rate_of_sgd_does_not_serve_both() -> None:
