@@ -135,6 +135,7 @@ CODES: dict[str, str] = {
     "MUF707": "an answer that does not fit a number",
     "MUF708": "a value that an instance on meta does not have",
     "MUF709": "an instance that does not say how it is built",
+    "MUF710": "an init that one instance does not show",
 }
 
 

@@ -175,6 +175,35 @@ def test_an_answer_that_was_not_asked_for_is_an_error() -> None:
     assert codes(problem) == ["MUF707"]
 
 
+class Ratio(nn.Module):
+    """A multiplier relative to base width, as in Table 8."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Linear(8, 64)
+        self.down = nn.Linear(64, 16)
+        self.factor = 16 / 64
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.down(torch.relu(self.up(x))) * self.factor
+        return out
+
+
+def test_a_number_that_equals_several_powers_needs_its_ratio() -> None:
+    line = Ratio.forward.__code__.co_firstlineno + 1
+    key = f"{__file__.rpartition('/')[2]}:{line}"
+    grow = {"up.weight:0": 4, "down.weight:0": 0.25}  # 16 -> 64, and 64 -> 16
+    ask = (Ratio(), torch.zeros(2, 8), grow)
+    with pytest.raises(MufxError, match=f"{key}=0.25 or {key}=2") as problem:
+        trace_instance(*ask)
+    assert codes(problem) == ["MUF706"]
+    with pytest.raises(MufxError) as problem:
+        trace_instance(*ask, numbers={key: "grows"})
+    assert codes(problem) == ["MUF707"]
+    program = trace_instance(*ask, numbers={key: 0.25})
+    assert [n.base for n in program.train.numbers.values()] == [1.0]
+
+
 # -- what a user may get wrong ------------------------------------------------------------------
 
 

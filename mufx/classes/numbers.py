@@ -25,6 +25,8 @@ Answers: TypeAlias = Mapping[str, str | float]
 
 GROWS, FIXED = "grows", "fixed"
 _POWERS = (1.0, -1.0, 0.5, -0.5)
+_FORMS = (*((0.0, b) for b in _POWERS), *((-b, b) for b in _POWERS), (0.5, -1.0))
+"""Powers of base and target: sqrt(n), n/n_base, and attention's sqrt(n_base)/n."""
 _LARGEST = 2**20  # elements of a buffer that are looked at
 
 _MULTIPLIES: Mapping[str, tuple[Slot, ...]] = {
@@ -69,8 +71,9 @@ def numbers(
 ) -> Numbers:
     """Answers, or asks, for every number of a run that equals a power of a growing size.
 
-    The powers are 1, -1, 1/2 and -1/2; numbers that multiply a value are asked for, not those
-    added to one. `MUF706` is the question, with its place.
+    The powers are 1, -1, 1/2 and -1/2 of the size or of its ratio to base, and sqrt(base)/size;
+    numbers that multiply a value are asked for, not those added to one. `MUF706` is the
+    question, with its place.
     """
     return _Asking(run, growth, answers).all(buffers)
 
@@ -137,10 +140,10 @@ class _Asking:
         if value in (0.0, 1.0, -1.0):
             return {}
         return {
-            _spelled(target, power): (target / base) ** power
+            _spelled(base, a, target, b): (target / base) ** b
             for base, target in sorted(self.sizes)
-            for power in _POWERS
-            if base > 0 and target > 1 and same(abs(value), target**power)
+            for a, b in _FORMS
+            if base > 0 and target > 1 and same(abs(value), base**a * target**b)
         }
 
 
@@ -170,19 +173,25 @@ def _keys(place: Place | None) -> Iterable[str]:
     return (f"{path.name}:{place.line}", f"{place.file}:{place.line}", str(place.portable()))
 
 
-def _spelled(size: int, power: float) -> str:
-    text = f"sqrt({size})" if abs(power) == 0.5 else str(size)
-    return text if power > 0 else f"1/{text}"
+def _spelled(base: int, a: float, target: int, b: float) -> str:
+    factors = [(n, p) for n, p in ((base, a), (target, b)) if p]
+    up, down = (
+        "*".join(f"sqrt({n})" if abs(p) == 0.5 else str(n) for n, p in factors if p * sign > 0)
+        for sign in (1, -1)
+    )
+    return f"{up or 1}/{down}" if down else up
 
 
 def _question(
     what: str, fitting: Mapping[str, float], keys: list[str], place: Place | None
 ) -> Diagnostic:
     key = keys[1] if len(keys) > 1 else keys[0]
+    ratios = sorted({round(ratio, 9) for ratio in fitting.values()})
+    grows = f"{key}={GROWS}" if len(ratios) == 1 else " or ".join(f"{key}={r:g}" for r in ratios)
     return error(
         "MUF706",
         f"{what} equals {' and '.join(fitting)}, of a size that grows: does it follow the width?",
-        hint=f"answer with --number {key}={GROWS} or --number {key}={FIXED}",
+        hint=f"answer with --number {key}={FIXED}, or, if it does, {grows}",
         place=place,
     )
 

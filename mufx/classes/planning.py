@@ -25,8 +25,6 @@ from mufx.program import Optimizer, Program
 from mufx.rules import RULES, RuleTable, operation
 from mufx.source import ExampleInputs
 
-_STEPS = (find_uses, assign_roles, plan_parameters, find_corrections)
-
 
 @dataclass(frozen=True, slots=True)
 class ParameterPlan:
@@ -148,10 +146,16 @@ def plan_instance(
 
 def planned(program: Program) -> InstancePlan:
     """The plan of a Program from `trace_instance`."""
-    for step in _STEPS:
-        program = step(program)
+    program = find_corrections(labelled(program))
     raise_errors(program.diagnostics)
     return InstancePlan(program, _parameters(program), _forward(program))
+
+
+def labelled(program: Program) -> Program:
+    """Uses, roles and the plan of the form without multipliers; inits are not known."""
+    for step in (find_uses, assign_roles, plan_parameters):
+        program = step(program)
+    return program
 
 
 def staying(identities: Identities, grow: Grow) -> dict[str, str]:

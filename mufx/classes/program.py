@@ -112,7 +112,7 @@ def _answered(
     train, evaluate = (numbers(run, grown, answers, buffers) for run in identities.runs)
     unasked = answers.keys() - train.used - evaluate.used
     problems = [*train.problems, *evaluate.problems, *(_unasked(key) for key in sorted(unasked))]
-    raise_errors(dict.fromkeys(problems))
+    raise_errors({(str(d.place), d.message): d for d in problems}.values())  # of equal layers one
     return train, evaluate
 
 
