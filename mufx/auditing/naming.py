@@ -42,7 +42,9 @@ def _module(path: str) -> ModuleType:
 
 
 def _unknown(attribute: str, module: ModuleType) -> Diagnostic:
-    functions = [n for n, v in vars(module).items() if inspect.isfunction(v)]
+    named = vars(module).items()
+    own = module.__name__
+    functions = [n for n, v in named if inspect.isfunction(v) and v.__module__ == own]
     found = ", ".join(functions) or "none"
     return error(
         "MUF601",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mufx.auditing.records import AuditReport, Finding, Multiplier, Parameter, Quantity
-from mufx.diagnostics import Severity
+from mufx.diagnostics import Place, Severity
 from mufx.knobs import written
 from mufx.report import relative
 
@@ -93,12 +93,14 @@ class Row:
 
     @property
     def head(self) -> str:
-        """What it is, and in a second line how often, which role and where it is used."""
+        """What it is, and under it how often, which role and where it is used."""
         first = self.findings[0]
-        place = [str(first.place.portable())] if first.place is not None else []
+        place = [_short(first.place)] if first.place is not None else []
         role = [first.role] if first.role else []
         often = [f"{self.times} times"] if self.times > 1 else []
-        return f"{self.name}\n  {', '.join([*often, *role, *place])}"
+        line = ", ".join([*often, *role, *place])
+        lines = [line] if len(line) <= _COLUMN + 6 else [", ".join([*often, *role]), *place]
+        return "\n  ".join([self.name, *lines])
 
     def cell(self, quantity: Quantity) -> str:
         """`found -> right` of one quantity, target over base."""
@@ -127,6 +129,17 @@ def _likeness(group: list[Finding]) -> tuple[object, ...]:
 def _row(groups: list[list[Finding]]) -> Row:
     name = _name(groups[0][0])
     return Row(_pattern(name) if len(groups) > 1 else name, len(groups), tuple(groups[0]))
+
+
+def _short(place: Place) -> str:
+    """The place with as many of its folders as fit into a column."""
+    shown = str(place.portable())
+    while len(shown) > _COLUMN and "/" in shown:
+        shown = shown.partition("/")[2]
+    return shown
+
+
+_COLUMN = 40
 
 
 def _name(finding: Finding) -> str:
@@ -179,6 +192,6 @@ def _show_multipliers(multipliers: Sequence[Multiplier], console: Console) -> No
             f"{multiplier.base:.6g}",
             f"{multiplier.target:.6g}",
             f"{width:.6g}" if width is not None else "",
-            str(multiplier.place.portable()),
+            _short(multiplier.place),
         )
     console.print(table)
