@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mufx
+from mufx.auditing.groups import read
 from mufx.auditing.records import AuditReport
 from mufx.diagnostics import Severity
 from mufx.loading import import_file
@@ -407,6 +408,85 @@ def test_a_floor_of_the_schedule_that_is_not_scaled() -> None:
 
     assert codes(gpt(floor(1e-4))) == {"MUF618"}
     assert gpt(floor(0.0)).ok
+
+
+def scaled_eps(power: float) -> Callable[[nn.Module], torch.optim.Optimizer]:
+    """Table 3 for `Net`; eps is a power of the width for all that keeps an axis that grows."""
+
+    def optimizer(model: nn.Module) -> torch.optim.Optimizer:
+        m = multiplier(model)
+        lr = table3("net")[1]
+        return torch.optim.Adam(
+            {
+                "params": [p],
+                "lr": 1e-3 * m ** lr.get(n, 0.0),
+                "eps": 1e-8 * (1.0 if n.startswith("last") else m**power),
+            }
+            for n, p in model.named_parameters()
+        )
+
+    return optimizer
+
+
+def right_net(width: int) -> nn.Module:
+    model = Net(width)
+    with torch.no_grad():
+        for name, power in table3("net")[0].items():
+            model.get_parameter(name).mul_((width / BASE) ** power)
+    return model
+
+
+def test_an_eps_that_follows_the_gradients() -> None:
+    assert mufx.audit(right_net, rows, *SIZES, optimizer=scaled_eps(-1.0)).findings == ()
+    report = mufx.audit(right_net, rows, *SIZES, optimizer=scaled_eps(1.0))
+    assert codes(report) == {"MUF614"}
+    assert ("eps", "hidden.weight", 0.25, 4.0) in deviations(report)
+    assert {f.severity for f in report.findings} == {Severity.WARNING}
+
+
+def test_decay_that_adam_adds_to_the_gradient() -> None:
+    def optimizer(model: nn.Module) -> torch.optim.Optimizer:
+        made = scaled_eps(-1.0)(model)
+        rates = table3("net")[1]
+        for group, (name, _) in zip(made.param_groups, model.named_parameters(), strict=True):
+            group["weight_decay"] = 0.1 * multiplier(model) ** -rates.get(name, 0.0)
+        return made
+
+    report = mufx.audit(right_net, rows, *SIZES, optimizer=optimizer)
+    assert [f.code for f in report.findings] == ["MUF613"]
+    assert "no scale of the decay is right" in report.findings[0].message
+
+
+def test_what_has_no_consistent_rule_is_one_finding_among_others() -> None:
+    class Uncentred(Net):
+        def __init__(self, width: int) -> None:
+            super().__init__(width)
+            nn.init.uniform_(self.hidden.weight)
+            self.width = width
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = super().forward(x) * (self.width + 3)
+            return out
+
+    report = mufx.audit(Uncentred, rows, *SIZES)
+    assert {"MUF204", "MUF107", "MUF611"} <= codes(report)
+
+
+KINDS: list[tuple[Callable[..., torch.optim.Optimizer], str]] = [
+    (torch.optim.SGD, "sgd"),
+    (torch.optim.Adam, "adam"),
+    (torch.optim.AdamW, "adamw"),
+    (lambda p: torch.optim.NAdam(p, decoupled_weight_decay=True), "adamw"),
+    (torch.optim.RAdam, "adam"),
+    (torch.optim.RMSprop, "adam"),
+]
+
+
+@pytest.mark.parametrize(("make", "kind"), KINDS)
+def test_update_rules(make: Callable[..., torch.optim.Optimizer], kind: str) -> None:
+    with torch.device("meta"):
+        model = nn.Linear(2, 3)
+    assert read(lambda m: make(m.parameters()), model).kind == kind
 
 
 # -- microsoft/mup ------------------------------------------------------------------------------

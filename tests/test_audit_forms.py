@@ -91,7 +91,10 @@ def test_emitted_examples_are_clean_in_every_form(example: str, form: str, optim
     assert emitted(example, form, optimizer).findings == ()
 
 
-@pytest.mark.parametrize("example", ["mlp", "gpt"])
+@pytest.mark.parametrize(
+    "example",
+    ["mlp", "gpt", *(pytest.param(n, marks=pytest.mark.zoo) for n in ("llama", "resnet"))],
+)
 def test_what_an_audit_asks_for_is_what_a_conversion_does(example: str) -> None:
     """The numbers of the findings are those of the manifest, in the form without multipliers."""
     source: Any = import_file(EXAMPLES / f"{example}.py")

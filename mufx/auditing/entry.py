@@ -129,7 +129,7 @@ def _deviations(
     ]
 
 
-_AS_FINDINGS = frozenset({"MUF204"})
+_AS_FINDINGS = frozenset({"MUF107", "MUF204"})
 """Errors of a conversion that an audit can go on with."""
 
 
