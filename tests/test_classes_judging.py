@@ -141,6 +141,15 @@ def test_with_growth_the_command_prints_groups(model: str) -> None:
     assert ["input", "x1"] in rows
 
 
+def test_the_command_audits_a_live_instance(model: str) -> None:
+    plain = CliRunner().invoke(app, ["audit", f"{model}:net", "--grow", "residual=4", "--json"])
+    assert plain.exit_code == 1, plain.output
+    found = {(f["code"], f["parameter"]) for f in json.loads(plain.stdout)["findings"]}
+    assert ("MUF611", "mid.weight") in found
+    refused = CliRunner().invoke(app, ["audit", f"{model}:net", "--grow", "nothing=4"])
+    assert refused.exit_code == 2
+
+
 def test_growth_of_nothing_is_refused(model: str) -> None:
     result = run(f"{model}:net", "--grow", "residul=4")
     assert result.exit_code == 2

@@ -18,7 +18,7 @@ from mufx.diagnostics import Diagnostic, MufxError, error, raise_errors, warning
 from mufx.factory import place_of
 from mufx.garbage import uncollected
 from mufx.moments import Moments
-from mufx.program import Program
+from mufx.program import Optimizer, Program
 from mufx.rules import RULES, RuleTable
 from mufx.source import ExampleInputs
 
@@ -72,6 +72,8 @@ def audited(program: Program, model: nn.Module, optimizer: str | MakeOptimizer) 
     if not isinstance(optimizer, str):
         live = (read(optimizer, program.base.model), read(optimizer, model))
         program = replace(program, optimizer=live[1].kind)
+    else:
+        program = replace(program, optimizer=Optimizer(optimizer))
     program = labelled(program)
     raise_errors(program.diagnostics)
     program = replace(program, inits=dict.fromkeys(program.parameters(), (_UNKNOWN, _UNKNOWN)))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from mufx.commands.classes import GrowOption, NumberOption, audited_instance
 from mufx.commands.converting import loaded
 from mufx.commands.options import (
     BaseOption,
@@ -47,11 +48,16 @@ def audit(
         Literal["error", "warning", "note"],
         typer.Option("--fail-on", help="The mildest finding that makes the exit status 1."),
     ] = "warning",
+    grow: GrowOption = None,
+    number: NumberOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Audits the model of a specification: exit status 0 clean, 1 findings, 2 usage."""
     with refusals(as_json):
-        report = _audited(spec, base, target, vary, inputs, batch, optimizer)
+        if grow:
+            report = audited_instance(spec, grow, number, target, inputs, batch, optimizer)
+        else:
+            report = _audited(spec, base, target, vary, inputs, batch, optimizer)
     if as_json:
         print_json(report.document())
     else:

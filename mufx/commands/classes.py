@@ -13,7 +13,10 @@ from mufx.commands.options import InputOption, JsonOption, OptimizerOption, Spec
 from mufx.commands.printing import print_json, refusals, terminal, working
 
 if TYPE_CHECKING:
+    from mufx.auditing.records import AuditReport
     from mufx.classes.instance import Instance
+
+_BATCH = 2
 
 GrowOption = Annotated[
     list[str] | None,
@@ -44,7 +47,7 @@ def classes(
     inputs: InputOption = None,
     batch: Annotated[
         int, typer.Option("--batch", min=1, help="The batch size of the example inputs.")
-    ] = 2,
+    ] = _BATCH,
     optimizer: OptimizerOption = "adamw",
     as_json: JsonOption = False,
 ) -> None:
@@ -104,6 +107,32 @@ def _plan(
         print_json(plan.document())
     else:
         show_plan(plan, staying(identities, factors), terminal(stderr=False))
+
+
+def audited_instance(
+    spec: str,
+    grow: list[str],
+    number: list[str] | None,
+    knobs: str | None,
+    inputs: list[str] | None,
+    batch: int | None,
+    optimizer: str,
+) -> AuditReport:
+    """Audits one instance; what the user's code prints goes to stderr."""
+    from mufx.auditing.naming import optimizer_of
+    from mufx.classes.finding import find_identities
+    from mufx.classes.judging import audited
+    from mufx.classes.options import parse_grow, parse_numbers
+    from mufx.classes.program import program_of
+
+    factors, answers = parse_grow(grow), parse_numbers(number or [])
+    with redirect_stdout(sys.stderr), working() as progress:
+        progress(f"loading {spec}")
+        instance = loaded_instance(spec, knobs, inputs, batch or _BATCH)
+        progress("labelling")
+        identities = find_identities(instance.model, instance.inputs)
+        program = program_of(instance.model, instance.inputs, identities, factors, answers)
+        return audited(program, instance.model, optimizer_of(optimizer, spec))
 
 
 def loaded_instance(spec: str, knobs: str | None, inputs: list[str] | None, batch: int) -> Instance:
