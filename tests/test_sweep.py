@@ -156,6 +156,14 @@ def test_an_unknown_hyperparameter_is_refused() -> None:
     assert "MUF751: betas is no setting" in said
 
 
+def test_what_has_to_be_a_number_is_one() -> None:
+    said = refusal(lambda: made(over=("gain=low,high", "lr=0.1,fast"), fixed="eps=tiny"))
+
+    assert "MUF751: gain=low,high is no number" in said
+    assert "MUF751: lr=0.1,fast is no number" in said
+    assert "MUF751: eps=tiny is no number" in said
+
+
 # -- runs ---------------------------------------------------------------------------------------
 
 

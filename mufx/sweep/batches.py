@@ -129,9 +129,10 @@ def _folder(data: Data) -> Path:
 
 
 def _ended(data: Data, step: int, steps: int) -> Diagnostic:
+    given = f"{step} batch{'es' * (step != 1)}"
     return error(
         "MUF754",
-        f"{data.place.cls} ended after {step} batches, and {steps} steps need {steps}",
+        f"{data.place.cls} ended after {given}, and {steps} steps need {steps}",
         hint=f"yield batches for ever (itertools.cycle), or sweep with --steps {max(step, 1)}",
         place=data.place,
     )

@@ -80,7 +80,7 @@ def _curve(
         markersize=2.5,
     )
     for x, sample in finite:
-        panel.plot([x, x], [min(sample.losses), max(sample.losses)], color=color, alpha=0.35)
+        panel.plot([x, x], [min(sample.losses), max(sample.losses)], color=color, alpha=0.3, lw=0.8)
     for x, sample in zip(places, samples, strict=True):
         if not math.isfinite(sample.mean):
             panel.plot(x, 0.98, "x", color=color, transform=panel.get_xaxis_transform(), ms=4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -15,10 +15,10 @@ from mufx.knobs import parse_knobs
 from mufx.manifest import Manifest
 from mufx.source import BATCH, Source
 from mufx.sweep.batches import Data, Loss, data_of, load_data
-from mufx.sweep.models import Models, check_names, knobs_among
+from mufx.sweep.models import Models, check_names, knobs_among, optimizer_settings
 from mufx.sweep.objective import Objective
 from mufx.sweep.settings import Parametrization, Plan, Settings
-from mufx.sweep.values import Value, parse_over, parse_values
+from mufx.sweep.values import Hyperparameter, Value, parse_over, parse_values
 from mufx.sweep.widths import growing, widths_of
 
 
@@ -53,6 +53,7 @@ def prepared(request: Request, source: Source, found: Found) -> tuple[Objective,
         MufxError: `MUF75x` for what is wrong with the request, and all that a conversion refuses.
     """
     over, fixed = parse_over(request.over), _fixed(request.fixed)
+    _check_numbers(over, fixed, request.optimizer)
     check_names([*(h.name for h in over), *fixed], source, found.factory, request.optimizer)
     place = found.factory.place
     widths = widths_of(source, _widths(request.widths), place)
@@ -117,6 +118,30 @@ def _fixed(text: str | None) -> dict[str, Value]:
     if len(plain) != len(given):
         raise MufxError(_malformed("--set", text, "holds what is no number and no word"))
     return plain
+
+
+def _check_numbers(
+    over: Sequence[Hyperparameter], fixed: Mapping[str, Value], optimizer: str
+) -> None:
+    """The axis of the figure, the first hyperparameter, and what the optimizer takes are numbers.
+
+    Raises:
+        MufxError: `MUF751`, one for each that is not.
+    """
+    numeric = {over[0].name, *optimizer_settings(optimizer)}
+    given = {h.name: h.values for h in over} | {n: (value,) for n, value in fixed.items()}
+    words = [n for n, values in given.items() if Hyperparameter(n, values).numbers is None]
+    problems = [
+        error(
+            "MUF751",
+            f"{name}={','.join(map(str, given[name]))} is no number",
+            hint="the first --over is the axis of the figure; the optimizer takes numbers too",
+        )
+        for name in words
+        if name in numeric
+    ]
+    if problems:
+        raise MufxError(*problems)
 
 
 def _malformed(option: str, text: str, why: str) -> Diagnostic:

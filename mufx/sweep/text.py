@@ -89,9 +89,15 @@ def _findings(summary: Summary, width_knob: str) -> Iterator[str]:
     losses = ", ".join(f"{width}: {loss:.4f}" for width, loss in shared.losses.items())
     yield f"μP at the narrowest one's optimum ({written(shared.values)}), loss by width: {losses}"
     if shared.worse:
-        yield f"  wider is worse at {', '.join(map(str, shared.worse))}"
+        yield f"  wider is worse at {', '.join(map(str, shared.worse))}{_unsure(summary)}"
     else:
         yield "  wider is never worse"
+
+
+def _unsure(summary: Summary) -> str:
+    """What to add where there is one seed, and nothing to tell noise by."""
+    alone = all(optimum.loss_error is None for optimum in summary.optima)
+    return " (by any difference: one seed does not tell noise)" if alone else ""
 
 
 def _shift(shift: Shift, summary: Summary, width_knob: str) -> str:
