@@ -240,3 +240,60 @@ def test_the_instance_stays_as_it_is(device: str) -> None:
     table(model, (tokens(),))
     assert {name: id(p) for name, p in model.named_parameters()} == before
     assert not model.training
+
+
+# -- fused operations ---------------------------------------------------------------------------
+
+
+class Recurrent(nn.Module):
+    def __init__(self, cls: type[nn.LSTM] | type[nn.GRU]) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(8, 8)
+        self.layers = cls(8, 8, num_layers=2, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(16, 8)
+
+    def forward(self, idx: Tensor) -> Tensor:
+        out: Tensor = self.head(self.layers(self.embed(idx))[0])
+        return out
+
+
+@pytest.mark.parametrize(("cls", "gates"), [(nn.LSTM, 4), (nn.GRU, 3)])
+def test_rows_of_recurrent_layers_are_states(cls: type[nn.LSTM] | type[nn.GRU], gates: int) -> None:
+    identities = find_identities(Recurrent(cls), ((tokens(),), {}))
+    space, axes = identities.space, identities.parameters
+    state = space.root(axes["layers.weight_hh_l0"][1])
+    for name in ("weight_ih_l0", "weight_hh_l1", "bias_hh_l0", "weight_ih_l1_reverse"):
+        assert list(space.atoms(axes[f"layers.{name}"][0])) == [state] * gates
+    for both in ("layers.weight_ih_l1", "head.weight"):  # the state of either direction
+        assert list(space.atoms(axes[both][1])) == [state] * 2
+    embedding = space.root(axes["embed.weight"][1])
+    assert space.root(axes["layers.weight_ih_l0"][1]) == embedding != state
+
+
+class Fused(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.normed = nn.utils.parametrizations.weight_norm(nn.Linear(8, 8))
+        self.pair = nn.Bilinear(8, 8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.pair(self.normed(x), x)
+        return out
+
+
+def test_weight_norm_and_bilinear() -> None:
+    found = classes(Fused(), torch.zeros(8, 8))
+    length, direction = (f"normed.parametrizations.weight.original{i}" for i in (0, 1))
+    assert found[f"{length}:0"] == found[f"{direction}:0"] == found["pair.weight:1"]
+    assert found[f"{direction}:1"] == found["pair.weight:2"]
+    assert found["pair.bias:0"] == found["pair.weight:0"] == "pair.weight:0"
+
+
+def test_pixels_are_shuffled_out_of_channels_and_back() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(8, 8, 1), nn.PixelShuffle(2), nn.Conv2d(2, 4, 1), nn.PixelUnshuffle(2),
+        nn.Conv2d(16, 8, 1),
+    )  # fmt: skip
+    found = classes(model, torch.zeros(8, 8, 8, 8))
+    assert found["0.weight:0"].startswith("(2.weight:1 * ")
+    assert found["4.weight:1"].startswith("(2.weight:0 * ")

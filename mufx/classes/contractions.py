@@ -129,13 +129,6 @@ def grouped_mm(call: Call) -> Answer:
     return (*x[:-1], weight[-1])
 
 
-@CONTRACTIONS.rule("_trilinear", "bilinear")
-def bilinear(call: Call) -> Answer:
-    """`x[..., i] w[o, i, j] y[..., j]`."""
-    call.lost += [v for x in call.tensors for v in call.axes(x)]
-    return call.fresh()
-
-
 @CONTRACTIONS.rule("_cdist_forward", "_euclidean_dist")
 def distances(call: Call) -> Answer:
     """`|x[..., i, k] - y[..., j, k]|`."""

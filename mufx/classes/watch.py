@@ -17,13 +17,14 @@ from torch._ops import OpOverload
 from mufx.classes.axes import AxisSpace, Equation, Var
 from mufx.classes.contractions import CONTRACTIONS
 from mufx.classes.elementwise import ELEMENTWISE, pointwise
+from mufx.classes.fused import FUSED
 from mufx.classes.lookups import LOOKUPS
 from mufx.classes.reductions import REDUCTIONS
 from mufx.classes.table import Axes, AxisRules, Call, Rule, tensors
 from mufx.classes.views import VIEWS
 from mufx.forward import Watch
 
-RULES: AxisRules = AxisRules(ELEMENTWISE | VIEWS | CONTRACTIONS | REDUCTIONS | LOOKUPS)
+RULES: AxisRules = AxisRules(ELEMENTWISE | VIEWS | CONTRACTIONS | REDUCTIONS | LOOKUPS | FUSED)
 
 
 @dataclass(frozen=True, slots=True)
