@@ -25,6 +25,45 @@ Every scale is a factor relative to base width. At base width all of them are 1.
 """
 Schema = dict[str, Any]
 
+MEANINGS = {
+    "after": "the number that stands there now",
+    "axis": "the axis of the weight that the rows lie along",
+    "base": "the knobs at base width",
+    "base_shape": "its shape at base width",
+    "because": "why",
+    "before": "the number that stood there",
+    "changes": "what was rewritten in the forward pass",
+    "code": "see [the codes](refusals.md)",
+    "diagnostics": "the warnings and notes of the conversion",
+    "digest": "of its bytes",
+    "eps_scale": "factor on Adam's eps",
+    "file": "relative, so that it is the same on any machine",
+    "form": "which table",
+    "group": "the name of its group",
+    "groups": "by name",
+    "hint": "what to do",
+    "line": "from 1",
+    "lr_scale": "factor on the learning rate",
+    "message": "what is",
+    "module": "the path of the module, empty for the root",
+    "mufx_version": "that wrote it",
+    "node": "of the recorded graph",
+    "optimizer": "that the scales are for",
+    "parameters": "by name, tied ones once",
+    "role": "what it is of the axes that grow",
+    "schema_version": "of this document",
+    "severity": "how much it matters",
+    "shape": "its shape at target width",
+    "source": "what was converted",
+    "spec": "as it was given",
+    "start": "the first row",
+    "stop": "the row after the last",
+    "target": "the knobs at target width",
+    "torch_version": "that recorded the model",
+    "weight_decay_scale": "factor on the weight decay",
+}
+"""Of the fields that have no description in the schema."""
+
 
 def on_files(files: Any, config: Any) -> Any:
     """Adds the page."""
@@ -48,10 +87,15 @@ def section(title: str, record: Schema) -> str:
             [*lines, "One of " + ", ".join(f"`{v}`" for v in record["enum"]) + ".", ""]
         )
     rows = [
-        f"| `{name}` | {kind(field)} | {field.get('description', '')} |"
+        f"| `{name}` | {kind(field)} | {meaning(name, field)} |"
         for name, field in record["properties"].items()
     ]
     return "\n".join([*lines, "| field | type | |", "|---|---|---|", *rows, ""])
+
+
+def meaning(name: str, field: Schema) -> str:
+    """What a field holds; every field has to say."""
+    return str(field["description"] if field.get("description") else MEANINGS[name])
 
 
 def kind(field: Schema) -> str:
