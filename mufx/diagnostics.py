@@ -79,7 +79,7 @@ CODES: dict[str, str] = {
     "MUF202": "a parameter used in a way that has no rule",
     "MUF203": "uses of one parameter that exclude each other",
     "MUF204": "a parameter whose init has no width-consistent rule",
-    "MUF205": "a parameter that no output depends on",
+    "MUF205": "a parameter that no operation uses",
     "MUF206": "an axis of which only a part grows",
     # 3xx ratios and corrections
     "MUF301": "a size that grows with width and has no place to be corrected",
