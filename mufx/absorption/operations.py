@@ -146,14 +146,14 @@ def _by_name(names: str, rule: Passing) -> Iterator[tuple[str, Passing]]:
 
 _KEPT = """
     view reshape flatten unflatten squeeze unsqueeze transpose swapaxes swapdims movedim moveaxis
-    permute t adjoint contiguous clone detach data view_as view_as_real view_as_complex
-    expand expand_as repeat repeat_interleave tile broadcast_to narrow select slice
+    permute t adjoint contiguous clone detach view_as view_as_real view_as_complex
+    expand expand_as repeat repeat_interleave tile broadcast_to narrow select
     diagonal tril triu roll flip fliplr flipud rot90 unfold
-    to type type_as float double half bfloat16 alias
-    dropout dropout1d dropout2d dropout3d feature_dropout
+    to type type_as float double half bfloat16
+    dropout dropout1d dropout2d dropout3d
     split chunk unbind tensor_split split_with_sizes hsplit dsplit
-    getitem index_select gather take_along_dim index masked_select topk sort
-    sum mean cumsum amax amin max min neg positive relu leaky_relu abs identity
+    getitem index_select gather take_along_dim topk sort
+    sum mean cumsum amax amin max min neg positive relu leaky_relu abs
     avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
     max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
     pixel_shuffle pixel_unshuffle channel_shuffle
