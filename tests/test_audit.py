@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -275,6 +276,13 @@ def test_sgd_rules_applied_to_adam() -> None:
         ("lr", "hidden.bias", 1.0, 4.0),
     }
     assert any("is the rule for SGD" in f.hint for f in report.findings)
+
+
+def test_sgd_of_table_8_without_its_multiplier() -> None:
+    """Init 1 and rate m of the readout go together: what is missing is the factor 1/m."""
+    init = {"hidden.weight": -0.5}
+    report = audited("net", init, {**SGD, "last.weight": 1.0}, torch.optim.SGD)
+    assert deviations(report) == {("multiplier", "last.weight", 0.25, 1.0)}
 
 
 # -- a transformer in the form of Table 8 -------------------------------------------------------
@@ -565,3 +573,18 @@ def test_sgd_asks_for_other_rates() -> None:
         ("lr", "hidden.bias", 4.0, 1.0),
         ("lr", "last.weight", 0.25, 1.0),
     }
+
+
+def test_a_weight_that_starts_at_zero_at_base_width_only() -> None:
+    class Growing(Net):
+        def __init__(self, width: int) -> None:
+            super().__init__(width)
+            if width == BASE:
+                nn.init.zeros_(self.hidden.weight)
+
+    report = mufx.audit(Growing, rows, *SIZES)
+    (finding,) = (
+        f for f in report.findings if (f.code, f.parameter) == ("MUF610", "hidden.weight")
+    )
+    assert finding.found == float("inf")
+    json.dumps(report.document(), allow_nan=False)

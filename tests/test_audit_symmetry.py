@@ -89,7 +89,6 @@ def test_one_number_off_is_found(by: Powers, which: int, name: str, off: float) 
     numbers = shifted(by)
     numbers[which][name] += off
     report = audited(*numbers)
-    found = {(f.quantity.value, f.parameter) for f in report.failing(Severity.WARNING)}
+    found = [(f.quantity.value, f.parameter) for f in report.failing(Severity.WARNING)]
     wrong = ("multiplier", "init", "lr")[which]
-    assert {(wrong, name), (wrong, None)} & found, found
-    assert all(owner in (name, None) for _, owner in found)
+    assert found in ([(wrong, name)], [(wrong, None)])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import fx
@@ -101,10 +101,12 @@ class Fit(Correct):
         self._ratio: dict[str, float] = {}
         self._wrong, self._wanted = Magnitude(), 1.0
         self._asking: str | None = None
+        self._nodes = {node.name: node for node in trace.graph.nodes}
 
     def _visit(self, node: fx.Node) -> Value:
         self._ratio.pop(node.name, None)
         self._at.pop(node.name, None)
+        self._asking = None
         return super()._visit(node)
 
     def need(self, value: Magnitude, slot: Slot, wanted: float = 1.0) -> None:
@@ -113,7 +115,7 @@ class Fit(Correct):
             return
         self._refit(value, wanted / value.ratio)
         self._wrong, self._wanted = value, wanted
-        super().need(value, slot, wanted)
+        super().need(self._elsewhere(value), slot, wanted)
 
     def finite_output(self, result: fx.Node, value: Magnitude) -> None:
         """The same for an output."""
@@ -150,15 +152,22 @@ class Fit(Correct):
 
     def _correct(self, factors: Mapping[Site, float]) -> None:
         misfit = Misfit(self._where(), self._wrong.ratio / self._wanted, self._behind())
-        self._asking = None
         self.misfits.update(dict.fromkeys(factors, misfit))
         super()._correct(factors)
+
+    def _elsewhere(self, value: Magnitude) -> Magnitude:
+        """Without this node's own result as a place to correct one of its operands."""
+        ways = dict(value.known_ways())
+        if any(site.node == self.node.name for site in ways.get(Rank.RESULT, {})):
+            del ways[Rank.RESULT]
+        return replace(value, ways=ways or None)
 
     def _behind(self) -> str | None:
         """The parameter that asks for another size, or the only one that made this one."""
         made = self._wrong.known_ways().get(Rank.RESULT, {})
         names = {n for site in made for n in self._at.get(site.node, ())}
-        return self._asking or (names.pop() if len(made) == len(names) == 1 else None)
+        shifted = {n for n in names if not same(self.theta[n], 1.0)} or names
+        return self._asking or (shifted.pop() if len(made) == len(shifted) == 1 else None)
 
     def _where(self) -> str:
         made = {site.node for site in self._wrong.known_ways().get(Rank.RESULT, {})}
@@ -170,8 +179,7 @@ class Fit(Correct):
 
     def _is_product(self, name: str) -> bool:
         """Whether a node contracts two activations."""
-        node = next(n for n in self.trace.graph.nodes if n.name == name)
-        return operation(node) in ("matmul", "bmm", "baddbmm", "einsum")
+        return operation(self._nodes[name]) in ("matmul", "bmm", "baddbmm", "einsum")
 
     def result_of(
         self, uses: list[Use], weight: Weight, x: Magnitude, x_slot: Slot | None, slot: Slot | None

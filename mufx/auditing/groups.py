@@ -6,6 +6,7 @@ it gives every parameter is read off the groups; no step is taken with a gradien
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ def _called(make: MakeOptimizer, model: nn.Module, place: Place) -> object:
     except MufxError:
         raise
     except Exception as problem:
-        module = __import__("inspect").getmodule(make)
+        module = inspect.getmodule(make)
         folder = folder_of(module) if module is not None else None
         raised = place_in_user_code(problem, folder) if folder is not None else None
         raise MufxError(

@@ -38,7 +38,7 @@ class Found:
 
 def close(a: float, b: float, tolerance: float = _TOLERANCE) -> bool:
     """Whether two ratios agree, as numbers that people typed."""
-    return abs(a - b) <= tolerance * max(abs(a), abs(b))
+    return math.isclose(a, b, rel_tol=tolerance)
 
 
 def of_parameter(inits: tuple[Moments, Moments], settings: tuple[Setting, Setting] | None) -> Found:

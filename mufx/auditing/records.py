@@ -138,7 +138,7 @@ class AuditReport:
         for finding in self.findings:
             known = ratios.get(finding.where, 1.0)
             ratios[finding.where] = max(known, finding.ratio, key=_distance)
-        return {where: ratio for where, ratio in ratios.items() if _distance(ratio)}
+        return {w: r for w, r in ratios.items() if 0 < _distance(r) < math.inf}
 
     def failing(self, least: Severity) -> tuple[Finding, ...]:
         """The findings of at least this severity."""
@@ -163,7 +163,8 @@ def _distance(ratio: float) -> float:
 
 def _of_finding(finding: Finding) -> dict[str, object]:
     place = finding.place and finding.place.portable()
-    return asdict(replace(finding, place=place))
+    record = asdict(replace(finding, place=place))
+    return {name: None if value == math.inf else value for name, value in record.items()}
 
 
 def ordered(findings: list[Finding]) -> tuple[Finding, ...]:
