@@ -33,7 +33,8 @@ class Constants:
         self.trace = trace
         self.base, self.target = base, target
         parameters = {n for n, _ in target.model.named_parameters(remove_duplicate=False)}
-        self._names = _constant_nodes(trace.graph, parameters)
+        found = _constant_nodes(trace.graph, parameters)
+        self._names = found & trace.base_nodes.keys()  # what a pass inserted has its own rule
         self._found: dict[str, Magnitude] = {}
 
     def __contains__(self, node: fx.Node) -> bool:

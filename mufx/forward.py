@@ -410,7 +410,8 @@ class _Forward(Recorder):
     def _known(self, value: object) -> object:
         """`value` with nodes for tensors; what is neither a container nor a constant is `None`."""
         if isinstance(value, torch.Tensor):
-            return self._nodes.get(id(value))
+            own = id(value) in self._names  # handed on before any operation has used it
+            return self.node_of(value) if own else self._nodes.get(id(value))
         if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
             return self.size(value)
         if isinstance(value, (tuple, list)):

@@ -70,14 +70,14 @@ class BodyContext:
     """What a call yields: a node, or a tuple of nodes, tuples and `None`."""
 
 
-def write_body(tree: CallTree, context: BodyContext) -> Body:
-    """The forward of one call."""
-    return _Writer(tree, context).write()
+def write_body(tree: CallTree, context: BodyContext, arguments: tuple[str, ...] = ()) -> Body:
+    """The forward of one call; `arguments` are the names that an earlier call gave them."""
+    return _Writer(tree, context, arguments).write()
 
 
 class _Writer:
-    def __init__(self, tree: CallTree, context: BodyContext) -> None:
-        self.tree, self.context = tree, context
+    def __init__(self, tree: CallTree, context: BodyContext, given: tuple[str, ...]) -> None:
+        self.tree, self.context, self.given = tree, context, given
         self.recording = context.recording
         self.inputs = context.inputs(tree)
         self.names: dict[fx.Node, str] = {}
@@ -103,6 +103,9 @@ class _Writer:
     # -- arguments --------------------------------------------------------------------------
 
     def _arguments(self) -> list[str]:
+        if len(self.given) == len(self.inputs):
+            self.names.update(zip(self.inputs, self.given, strict=True))
+            return list(self.given)
         given = self.recording.arguments.get(self.tree.key, {})
         assert isinstance(given, Mapping)
         preferred: dict[fx.Node, str] = {}

@@ -130,9 +130,10 @@ def module_tree(model: nn.Module, called: set[str], changed: set[str]) -> Module
             kinds[path] = Kind.ABSENT
             continue
         if path in shared:
-            kinds[path] = Kind.ABSENT if parent in shared else Kind.SHARED
-            continue
-        kinds[path] = _kind(path, module, called, changed, leaves, cache)
+            there = parent not in shared and kinds[shared[path]] is not Kind.ABSENT
+            kinds[path] = Kind.SHARED if there else Kind.ABSENT
+        else:
+            kinds[path] = _kind(path, module, called, changed, leaves, cache)
         if kinds[path] is Kind.ABSENT and kinds.get(parent) in (Kind.LIST, Kind.SEQUENTIAL):
             kinds[path], leaves[path] = Kind.LEAF, "nn.Identity()"
             places.add(path)

@@ -25,7 +25,8 @@ class Hole:
 
 def hole(value: object, name: str = "") -> str:
     """The text of a hole."""
-    return f"⟦{name}={value!r}⟧"
+    text = float.__repr__(value) if isinstance(value, float) else repr(value)  # numpy's, too
+    return f"⟦{name}={text}⟧"
 
 
 def holes(text: str) -> list[Hole]:

@@ -173,11 +173,10 @@ class _Writer:
         """The forward of a module, the same for all its calls, for both modes."""
         by_mode: list[Body | None] = []
         for recording, calls in zip(self.recordings, self.calls, strict=True):
-            bodies = [
-                write_body(tree, self._context(recording, path))
-                for tree in calls.values()
-                if tree.path == path
-            ]
+            bodies: list[Body] = []
+            for tree in (t for t in calls.values() if t.path == path):
+                named = bodies[0].arguments if bodies else ()
+                bodies.append(write_body(tree, self._context(recording, path), named))
             lists = self.tree.lists(path)
             folded = [Body(b.arguments, tuple(fold_loops(b.lines, lists))) for b in bodies]
             if len(set(folded)) > 1:

@@ -110,8 +110,19 @@ def linear(flow: Flow, node: fx.Node) -> Value:
     batch = _batch(len(flow.axes_of(x_slot)) - 1)
     vector = len(flow.axes_of(w_slot)) == 1
     out = [] if vector else ["o"]
-    value = contraction(flow, [(x_slot, [*batch, "i"]), (w_slot, [*out, "i"])], [*batch, *out])
+    weight = flow.value(w_slot)
+    if isinstance(weight, Weight) and _is_learned_input(flow, x_slot):
+        value = flow.contract(weight, w_slot, (len(out),), x_slot)
+    else:
+        value = contraction(flow, [(x_slot, [*batch, "i"]), (w_slot, [*out, "i"])], [*batch, *out])
     return _with_bias(flow, node, value, b_slot)
+
+
+def _is_learned_input(flow: Flow, slot: Slot) -> bool:
+    """Learned queries or position vectors in the place of an activation: rows of features."""
+    value, axes = flow.value(slot), flow.axes_of(slot)
+    whole = isinstance(value, Weight) and not value.factors
+    return whole and not any(axis.grows for axis in axes[:-1])
 
 
 def _with_bias(flow: Flow, node: fx.Node, value: Value, slot: Slot) -> Value:

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import nn
 
 from mufx.source import ExampleInputs, Source, from_callable, load
+from tests.zoo import elsewhere
 
 Knobs = Mapping[str, object]
 
@@ -205,6 +207,45 @@ DECODERS = (
         {"head_dim": 16},
         {"head_dim": 32},
     ),
+    _grouped("olmo"),
+    _grouped("nemotron"),
+    _grouped("diffllama"),
+    Spec(
+        "gpt_neo",
+        "hf:gpt_neo",
+        {"hidden_size": 64, "intermediate_size": 128, "num_heads": 4},
+        {"hidden_size": 256, "intermediate_size": 768, "num_heads": 8},
+        {
+            "vocab_size": 100,
+            "num_layers": 2,
+            "attention_types": [[["global", "local"], 1]],
+            "window_size": 8,
+            "max_position_embeddings": 32,
+            "bos_token_id": 1,
+            "eos_token_id": 1,
+        },
+    ),
+    Spec(
+        "gpt_bigcode",
+        "hf:gpt_bigcode",
+        {"n_embd": 64, "n_inner": 128, "n_head": 4},
+        {"n_embd": 256, "n_inner": 768, "n_head": 8},
+        {"vocab_size": 100, "n_layer": 2, "n_positions": 32, "bos_token_id": 1, "eos_token_id": 1},
+    ),
+    Spec(
+        "mpt",
+        "hf:mpt",
+        {"d_model": 64, "n_heads": 4},
+        {"d_model": 256, "n_heads": 8},
+        {"vocab_size": 100, "n_layers": 2, "max_seq_len": 32, "expansion_ratio": 2},
+    ),
+    _grouped("olmoe", {"num_experts": 4, "num_experts_per_tok": 2}),
+    _grouped(
+        "qwen2_moe",
+        {"num_experts": 4, "num_experts_per_tok": 2},
+        {"moe_intermediate_size": 32, "shared_expert_intermediate_size": 32},
+        {"moe_intermediate_size": 192, "shared_expert_intermediate_size": 128},
+    ),
     Spec(
         "mamba",
         "hf:mamba",
@@ -225,6 +266,19 @@ ENCODERS = (
     _decoder("bert", fast=True),
     _decoder("roberta"),
     _decoder("electra", {"embedding_size": 32}),
+    _decoder("albert", {"embedding_size": 32}),
+    _decoder("modernbert", {"cls_token_id": 1, "sep_token_id": 2}),
+    _decoder("deberta-v2", {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]}),
+    _decoder("esm", {"mask_token_id": 3, "position_embedding_type": "rotary"}),
+    _decoder("roformer"),
+    Spec(
+        "fnet",
+        "hf:fnet",
+        {"hidden_size": 64, "intermediate_size": 128},
+        {"hidden_size": 256, "intermediate_size": 768},
+        {**_TEXT, "max_position_embeddings": 16},
+        refused="MUF201",  # it takes a Fourier transform over the features
+    ),
     Spec(
         "distilbert",
         "hf:distilbert",
@@ -251,6 +305,8 @@ ENCODER_DECODERS = (
         fast=True,
     ),
     Spec("bart", "hf:bart", _TWO_SIDED_SMALL, _TWO_SIDED_LARGE, _TWO_SIDED),
+    Spec("mbart", "hf:mbart", _TWO_SIDED_SMALL, _TWO_SIDED_LARGE, _TWO_SIDED),
+    Spec("pegasus", "hf:pegasus", _TWO_SIDED_SMALL, _TWO_SIDED_LARGE, _TWO_SIDED),
     Spec(
         "whisper",
         "hf:whisper",
@@ -276,6 +332,45 @@ VISION = (
         {"embed_dim": 64, "num_heads": [4, 8]},
         {"image_size": 32, "patch_size": 2, "depths": [1, 1], "window_size": 4},
     ),
+    Spec("deit", "hf:deit", _SMALL, _LARGE, _IMAGE),
+    Spec("beit", "hf:beit:BeitForImageClassification", _SMALL, _LARGE, _IMAGE),
+    Spec(
+        "dinov3_vit",
+        "hf:dinov3_vit",
+        _SMALL,
+        _LARGE,
+        _IMAGE,
+        refused="MUF105",  # it caches by the number of patches, which has to stay free
+    ),
+    Spec("siglip_vision_model", "hf:siglip_vision_model", _SMALL, _LARGE, _IMAGE),
+    Spec(
+        "clip",
+        "hf:clip",
+        {"text_config": {**_SMALL, **_TEXT}, "vision_config": {**_SMALL, **_IMAGE}},
+        {"text_config": {**_LARGE, **_TEXT}, "vision_config": {**_LARGE, **_IMAGE}},
+        {"projection_dim": 32},
+    ),
+    Spec(
+        "convnextv2",
+        "hf:convnextv2",
+        {"hidden_sizes": [8, 16, 32, 64]},
+        {"hidden_sizes": [32, 96, 128, 256]},
+        {**_STAGES, "image_size": 32},
+    ),
+    Spec(
+        "regnet",
+        "hf:regnet",
+        {"embedding_size": 8, "hidden_sizes": [16, 32, 32, 64]},
+        {"embedding_size": 32, "hidden_sizes": [64, 192, 128, 256]},
+        {**_STAGES, "groups_width": 8},
+    ),
+    Spec(
+        "poolformer",
+        "hf:poolformer",
+        {"hidden_sizes": [8, 16, 32, 64]},
+        {"hidden_sizes": [32, 96, 128, 256]},
+        _STAGES,
+    ),
     Spec(
         "convnext",
         "hf:convnext",
@@ -296,28 +391,107 @@ VISION = (
         "hf:segformer",
         {"hidden_sizes": [8, 16, 32, 64], "num_attention_heads": [1, 2, 4, 8]},
         {"hidden_sizes": [32, 64, 128, 256], "num_attention_heads": [1, 2, 4, 8]},
-        {**_STAGES, "image_size": 32},
+        _STAGES,
     ),
 )
 
+_WAVES: Knobs = {
+    "vocab_size": 32,
+    "num_hidden_layers": 2,
+    "conv_dim": (16, 16),
+    "conv_kernel": (10, 3),
+    "conv_stride": (5, 2),
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+    "apply_spec_augment": False,
+}
+
 AUDIO = (
+    Spec("wav2vec2", "hf:wav2vec2", _SMALL, _LARGE, {**_WAVES, "layerdrop": 0.0}),
+    Spec("hubert", "hf:hubert", _SMALL, _LARGE, {**_WAVES, "layerdrop": 0.0}),
     Spec(
-        "wav2vec2",
+        "wav2vec2_layerdrop",
         "hf:wav2vec2",
         _SMALL,
         _LARGE,
-        {
-            "vocab_size": 32,
-            "num_hidden_layers": 2,
-            "conv_dim": (16, 16),
-            "conv_kernel": (10, 3),
-            "conv_stride": (5, 2),
-            "num_conv_pos_embeddings": 16,
-            "num_conv_pos_embedding_groups": 4,
-            "apply_spec_augment": False,
-            "layerdrop": 0.0,
-        },
+        {**_WAVES, "layerdrop": 0.1},
+        refused="MUF101",  # it draws which layers to leave out
+    ),
+    Spec(
+        "audio-spectrogram-transformer",
+        "hf:audio-spectrogram-transformer",
+        _SMALL,
+        _LARGE,
+        {"num_hidden_layers": 2, "max_length": 64, "num_mel_bins": 32},
     ),
 )
 
-SPECS: tuple[Spec, ...] = (*DECODERS, *ENCODERS, *ENCODER_DECODERS, *VISION, *AUDIO)
+_TOKENS = torch.randint(100, (2, 16), generator=torch.Generator().manual_seed(0))
+_PIXELS = torch.randn(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+_LATENT = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+
+OTHERS = (
+    Spec(
+        "unet2d_condition",
+        elsewhere.unet2d_condition,
+        {"width": 16},
+        {"width": 64},
+        {"context": 32},
+        inputs={
+            "sample": _LATENT,
+            "timestep": torch.tensor([3, 5]),
+            "encoder_hidden_states": torch.randn(
+                2, 7, 32, generator=torch.Generator().manual_seed(0)
+            ),
+        },
+    ),
+    Spec(
+        "dit",
+        elsewhere.dit,
+        {"heads": 4, "head_dim": 16},
+        {"heads": 8, "head_dim": 32},
+        inputs={
+            "hidden_states": _LATENT,
+            "timestep": torch.tensor([3, 5]),
+            "class_labels": torch.tensor([1, 2]),
+        },
+    ),
+    *(
+        Spec(
+            name,
+            elsewhere.x_decoder,
+            {"dim": 64, "heads": 4, "dim_head": 16},
+            {"dim": 256, "heads": 8, "dim_head": 32},
+            {"flash": flash},
+            inputs=(_TOKENS,),
+        )
+        for name, flash in (("x_decoder", False), ("x_decoder_flash", True))
+    ),
+    Spec(
+        "monai_unet",
+        elsewhere.monai_unet,
+        {"channels": [8, 16, 32]},
+        {"channels": [32, 96, 128]},
+        inputs=(_PIXELS,),
+    ),
+    *(
+        Spec(
+            kind,
+            elsewhere.Recurrent,
+            {"width": 32, "hidden": 64},
+            {"width": 128, "hidden": 384},
+            {"kind": kind},
+            inputs=(_TOKENS,),
+        )
+        for kind in ("rnn", "lstm", "gru")
+    ),
+)
+
+SPECS: tuple[Spec, ...] = (
+    *DECODERS,
+    *ENCODERS,
+    *ENCODER_DECODERS,
+    *VISION,
+    *AUDIO,
+    *OTHERS,
+)

@@ -1,0 +1,155 @@
+"""Small models of what public ones do, each converted and compared at base width."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import mufx
+
+X = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
+Build = Callable[[int], nn.Module]
+
+
+class LearnedQueries(nn.Module):
+    """A learned query goes through a projection, as in a pooling head."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.embed = nn.Linear(8, width)
+        self.query = nn.Parameter(torch.randn(3, width))
+        self.project = nn.Linear(width, width)
+        self.drop = nn.Dropout(0.0)
+        self.readout = nn.Linear(width, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query = self.project(self.drop(self.query)).tanh()
+        return self.readout(self.embed(x).mean(1)[:, None] * query)
+
+
+class PositionsFromABuffer(nn.Module):
+    """A buffer that no operation has used is handed to a module."""
+
+    places: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.embed = nn.Linear(8, width)
+        self.table = nn.Embedding(5, width)
+        self.register_buffer("places", torch.arange(5).expand(1, -1), persistent=False)
+        self.readout = nn.Linear(width, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.readout(self.embed(x) + self.table(self.places))
+
+
+class Halves(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (2, -1)).flatten(-2)
+
+
+class AliasOfTheUnused(nn.Module):
+    """A module without parameters has two names and is not called."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.split = Halves()
+        self.again = self.split
+        self.embed = nn.Linear(8, width)
+        self.readout = nn.Linear(width, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.readout(self.embed(x).tanh())
+
+
+class Conditioning(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(8, width)
+
+    def forward(self, x: Tensor, like: Tensor) -> Tensor:
+        result: Tensor = self.inner(x).to(like.dtype).tanh()
+        return result
+
+
+class CalledFromTwoPlaces(nn.Module):
+    """A module's second caller names what it hands over by another name."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conditioning = Conditioning(width)
+        self.readout = nn.Linear(width, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = x * 2.0
+        hidden = self.conditioning(x, first)
+        second = hidden + 1.0
+        return self.readout(self.conditioning(x, second) + hidden)
+
+
+class DrawnWithNumpy(nn.Module):
+    """The standard deviation of an init is a number of numpy's."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.embed = nn.Linear(8, width)
+        nn.init.normal_(self.embed.weight, std=1 / np.sqrt(16.0))
+        self.readout = nn.Linear(width, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.readout(self.embed(x).tanh().reshape_as(self.embed(x)))
+
+
+MODELS: tuple[Build, ...] = (
+    LearnedQueries,
+    PositionsFromABuffer,
+    AliasOfTheUnused,
+    CalledFromTwoPlaces,
+    DrawnWithNumpy,
+)
+
+
+@pytest.mark.parametrize("build", MODELS)
+def test_at_base_the_emitted_model_is_the_original(build: Build) -> None:
+    knobs = {"width": 16}
+    emitted = mufx.convert(build, (X,), knobs, knobs, vary=["width"]).module(seed=3)
+    torch.manual_seed(3)
+    original = build(16)
+
+    torch.testing.assert_close(emitted.state_dict(), original.state_dict(), rtol=0, atol=0)
+    torch.testing.assert_close(emitted(X), original(X), rtol=0, atol=0)
+
+
+def test_a_learned_query_is_an_input_and_what_projects_it_is_hidden() -> None:
+    program = mufx.convert(LearnedQueries, (X,), {"width": 16}, {"width": 64}).program
+
+    roles = {name: (str(la.role), la.m_in, la.m_out) for name, la in program.labels.items()}
+
+    assert roles["query"] == ("input", 1.0, 4.0)
+    assert roles["project.weight"] == ("hidden", 4.0, 4.0)
+    assert roles["project.bias"] == ("input", 1.0, 4.0)
+
+
+class Disentangled(nn.Module):
+    """A scale made as a tensor, and corrected after it is made."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.embed = nn.Linear(8, width)
+        self.readout = nn.Linear(width, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.embed(x)
+        scale = torch.sqrt(torch.tensor(hidden.size(-1), dtype=torch.float))
+        scores = torch.bmm(hidden, hidden.transpose(-1, -2) / scale)
+        return self.readout(torch.bmm(scores.softmax(-1), hidden))
+
+
+def test_a_scale_made_as_a_tensor_is_corrected_and_proven() -> None:
+    program = mufx.convert(Disentangled, (X,), {"width": 16}, {"width": 64}).program
+
+    assert len(program.changes) == 1
