@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,8 @@ class LearnedQueries(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         query = self.project(self.drop(self.query)).tanh()
-        return self.readout(self.embed(x).mean(1)[:, None] * query)
+        result: Tensor = self.readout(self.embed(x).mean(1)[:, None] * query)
+        return result
 
 
 class PositionsFromABuffer(nn.Module):
@@ -44,12 +46,13 @@ class PositionsFromABuffer(nn.Module):
         self.readout = nn.Linear(width, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.readout(self.embed(x) + self.table(self.places))
+        result: Tensor = self.readout(self.embed(x) + self.table(self.places))
+        return result
 
 
-class Halves(nn.Module):
+class Flipped(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (2, -1)).flatten(-2)
+        return x.flip(-1)
 
 
 class AliasOfTheUnused(nn.Module):
@@ -57,13 +60,14 @@ class AliasOfTheUnused(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.split = Halves()
-        self.again = self.split
+        self.flip = Flipped()
+        self.again = self.flip
         self.embed = nn.Linear(8, width)
         self.readout = nn.Linear(width, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.readout(self.embed(x).tanh())
+        result: Tensor = self.readout(self.embed(x).tanh())
+        return result
 
 
 class Conditioning(nn.Module):
@@ -88,20 +92,24 @@ class CalledFromTwoPlaces(nn.Module):
         first = x * 2.0
         hidden = self.conditioning(x, first)
         second = hidden + 1.0
-        return self.readout(self.conditioning(x, second) + hidden)
+        result: Tensor = self.readout(self.conditioning(x, second) + hidden)
+        return result
 
 
 class DrawnWithNumpy(nn.Module):
-    """The standard deviation of an init is a number of numpy's."""
+    """The standard deviation of an init is a number of numpy's, a dtype a type of Python's."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.embed = nn.Linear(8, width)
         nn.init.normal_(self.embed.weight, std=1 / np.sqrt(16.0))
+        truth: Any = bool
+        self.register_buffer("mask", torch.tril(torch.ones((4, 4), dtype=truth)))
         self.readout = nn.Linear(width, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.readout(self.embed(x).tanh().reshape_as(self.embed(x)))
+        result: Tensor = self.readout(self.embed(x).tanh().reshape_as(self.embed(x)))
+        return result
 
 
 MODELS: tuple[Build, ...] = (
@@ -146,7 +154,8 @@ class Disentangled(nn.Module):
         hidden = self.embed(x)
         scale = torch.sqrt(torch.tensor(hidden.size(-1), dtype=torch.float))
         scores = torch.bmm(hidden, hidden.transpose(-1, -2) / scale)
-        return self.readout(torch.bmm(scores.softmax(-1), hidden))
+        result: Tensor = self.readout(torch.bmm(scores.softmax(-1), hidden))
+        return result
 
 
 def test_a_scale_made_as_a_tensor_is_corrected_and_proven() -> None:

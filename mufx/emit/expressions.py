@@ -166,6 +166,8 @@ def literal(value: Any, names: Names, name: str = "") -> str:  # noqa: C901  one
         return f"slice({', '.join(parts)})"
     if isinstance(value, (torch.dtype, torch.memory_format, torch.layout)):
         return str(value)
+    if value in (bool, int, float):  # a dtype of torch by its name in Python
+        return str(value.__name__)
     raise MufxError(
         error(
             "MUF402",

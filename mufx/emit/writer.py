@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from textwrap import wrap
 from typing import Any
 
@@ -23,6 +23,7 @@ from mufx.emit.layout import WIDTH, wrapped
 from mufx.emit.loops import fold_loops
 from mufx.emit.modules import Kind, ModuleTree, module_tree
 from mufx.emit.text import hole, merged
+from mufx.factory import place_of
 from mufx.recording import Call, Recording
 
 
@@ -202,6 +203,7 @@ class _Writer:
                 "MUF404",
                 f"{path or 'the model'} {why}, which one class cannot express",
                 hint="give each way a module of its own",
+                place=replace(place_of(type(self.tree.modules[path])), module=path),
             )
         )
 

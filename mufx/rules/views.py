@@ -14,8 +14,8 @@ VIEWS = RuleTable()
 
 _KEEP = """
     view reshape reshape_as flatten unflatten squeeze unsqueeze transpose swapaxes swapdims movedim
-    moveaxis permute t adjoint contiguous clone detach data real imag view_as view_as_real view_as_complex
-    expand expand_as repeat repeat_interleave tile broadcast_to narrow select slice
+    moveaxis permute t adjoint contiguous clone detach data real imag view_as view_as_real
+    view_as_complex expand expand_as repeat repeat_interleave tile broadcast_to narrow select slice
     diagonal diag diag_embed tril triu roll flip fliplr flipud rot90 unfold as_strided
     to type type_as float double half bfloat16 cuda cpu alias atleast_1d atleast_2d
     dropout dropout1d dropout2d dropout3d feature_dropout alpha_dropout feature_alpha_dropout

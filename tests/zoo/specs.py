@@ -8,7 +8,7 @@ over the same rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
@@ -267,10 +267,13 @@ ENCODERS = (
     _decoder("roberta"),
     _decoder("electra", {"embedding_size": 32}),
     _decoder("albert", {"embedding_size": 32}),
-    _decoder("modernbert", {"cls_token_id": 1, "sep_token_id": 2}),
+    replace(
+        _decoder("modernbert", {"cls_token_id": 1, "sep_token_id": 2}),
+        refused="MUF404",  # one module makes the rotations of both kinds of layers
+    ),
     _decoder("deberta-v2", {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]}),
     _decoder("esm", {"mask_token_id": 3, "position_embedding_type": "rotary"}),
-    _decoder("roformer"),
+    replace(_decoder("roformer"), refused="MUF410"),  # its table of positions is made with numpy
     Spec(
         "fnet",
         "hf:fnet",
@@ -306,7 +309,14 @@ ENCODER_DECODERS = (
     ),
     Spec("bart", "hf:bart", _TWO_SIDED_SMALL, _TWO_SIDED_LARGE, _TWO_SIDED),
     Spec("mbart", "hf:mbart", _TWO_SIDED_SMALL, _TWO_SIDED_LARGE, _TWO_SIDED),
-    Spec("pegasus", "hf:pegasus", _TWO_SIDED_SMALL, _TWO_SIDED_LARGE, _TWO_SIDED),
+    Spec(
+        "pegasus",
+        "hf:pegasus",
+        _TWO_SIDED_SMALL,
+        _TWO_SIDED_LARGE,
+        {name: value for name, value in _TWO_SIDED.items() if name != "bos_token_id"},
+        refused="MUF410",  # its table of positions is made with numpy
+    ),
     Spec(
         "whisper",
         "hf:whisper",
