@@ -211,7 +211,7 @@ def table(name: str, sweep: Sweep, runs: list[Run]) -> str:
     widths = [str(optimum.width) for optimum in summary.of(Parametrization.SP)]
     lines += row(f"best lr at {knob}", *widths), row(*["---"] * (len(widths) + 1))
     for parametrization, shown_name in ((Parametrization.SP, "SP"), (Parametrization.MUP, "μP")):
-        lines.append(row(shown_name, *(shown(rate(o)) for o in summary.of(parametrization))))
+        lines.append(row(shown_name, *map(best, summary.of(parametrization))))
     shared = summary.shared
     if shared is not None:
         held = (f"{loss:.4f}" for loss in shared.losses.values())
@@ -219,6 +219,10 @@ def table(name: str, sweep: Sweep, runs: list[Run]) -> str:
     lines += ["", row(f"{knob}={widths[-1]}", "lr", "loss"), row("---", "---", "---")]
     lines += [row(run.what, shown(run.lr), f"{run.loss:.4f}") for run in runs]
     return "\n".join(["", *lines, ""])
+
+
+def best(optimum: Optimum) -> str:
+    return shown(rate(optimum)) + " (end of the grid)" * optimum.edge
 
 
 def row(*cells: str) -> str:
