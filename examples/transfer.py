@@ -104,6 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Tunes small and trains large.")
     parser.add_argument("experiment", choices=list(EXPERIMENTS))
     parser.add_argument("--seeds", type=int, help="seeds of the sweep, instead of the usual ones")
+    parser.add_argument("--sweep-only", action="store_true", help="train no large model after it")
     options = parser.parse_args()
     experiment = EXPERIMENTS[options.experiment]
     if options.seeds is not None:
@@ -111,7 +112,7 @@ def main() -> None:
     TRIALS.mkdir(parents=True, exist_ok=True)
     source = mufx.load(str(HERE / experiment.model), experiment.base, experiment.target)
     sweep = swept(experiment.request(), source, progress)
-    runs = compared(experiment, source, sweep)
+    runs = [] if options.sweep_only else compared(experiment, source, sweep)
     write(options.experiment, sweep, runs)
 
 
@@ -216,7 +217,8 @@ def table(name: str, sweep: Sweep, runs: list[Run]) -> str:
     if shared is not None:
         held = (f"{loss:.4f}" for loss in shared.losses.values())
         lines.append(row("μP's loss at the narrowest one's best lr", *held))
-    lines += ["", row(f"{knob}={widths[-1]}", "lr", "loss"), row("---", "---", "---")]
+    if runs:
+        lines += ["", row(f"{knob}={widths[-1]}", "lr", "loss"), row("---", "---", "---")]
     lines += [row(run.what, shown(run.lr), f"{run.loss:.4f}") for run in runs]
     return "\n".join(["", *lines, ""])
 

@@ -90,7 +90,14 @@ def _settings(request: Request, models: Models, data: Data, fixed: dict[str, Val
 def _digest(manifest: Manifest) -> str:
     """Of what a conversion decided; not of where it ran, nor of its words."""
     parameters = {
-        name: entry.model_dump(mode="json", exclude={"because"})
+        name: (
+            entry.shape,
+            entry.multiplier,
+            entry.init_correction,
+            entry.lr_scale,
+            entry.weight_decay_scale,
+            entry.eps_scale,
+        )
         for name, entry in manifest.parameters.items()
     }
     changes = [(change.node, change.before, change.after) for change in manifest.changes]
