@@ -53,10 +53,12 @@ class Sweep:
         """What a figure has to state."""
         settings = self.plan.settings
         fixed = f", {written(settings.fixed)}" if settings.fixed else ""
+        count = len(self.plan.seeds)
+        seeds = f"{count} seeds (bars: their range)" if count > 1 else "one seed"
         return (
             f"{settings.model}, {settings.optimizer}{fixed}, {settings.steps} steps of batch "
             f"{settings.batch}, warmup {settings.warmup:g}, {settings.decay} rate; "
-            f"{len(self.plan.seeds)} seeds (bars: their range); star: optimum; cross: diverged"
+            f"{seeds}; star: optimum; cross: diverged"
         )
 
     def write(self, folder: Path) -> None:
