@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 Sizes = dict[str, float]
 """By module: the mean absolute value of something, over all elements of its output."""
@@ -33,6 +35,10 @@ class Slopes:
     @property
     def median_size(self) -> float:
         return float(np.median([abs(slope) for slope in self.by_node.values()]))
+
+    def beside(self, predicted: Mapping[str, float]) -> Slopes:
+        """What is left once the slopes that are by design are taken off."""
+        return Slopes({n: slope - predicted.get(n, 0.0) for n, slope in self.by_node.items()})
 
     def above(self, bound: float) -> dict[str, float]:
         return {name: slope for name, slope in self.by_node.items() if slope > bound}
@@ -59,9 +65,17 @@ def train_and_record(
     return {name: float((after[name] - before[name]).abs().mean()) for name in before}
 
 
+def sizes_at_start(model: nn.Module, probe: tuple[Tensor, ...]) -> Sizes:
+    """How large the activations on the probe are, before any training."""
+    return {name: float(seen.abs().mean()) for name, seen in activations(model, probe).items()}
+
+
 @torch.no_grad()
 def activations(model: nn.Module, probe: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    """The (first) output of every module; that of the model itself is called "output"."""
+    """The (first) output of every module; that of the model itself is called "output".
+
+    Attention's logits, which fused attention keeps to itself, are called "logits of attention 0".
+    """
     found: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[[nn.Module, object, object], None]:
@@ -72,9 +86,32 @@ def activations(model: nn.Module, probe: tuple[Tensor, ...]) -> dict[str, Tensor
 
         return hook
 
-    with _hooked(model, keep):
+    logits = _Logits()
+    with _hooked(model, keep), logits:
         model(*probe)
-    return found
+    return found | {f"logits of attention {i}": seen for i, seen in enumerate(logits.seen)}
+
+
+class _Logits(TorchFunctionMode):
+    """Sees what fused attention is given, and computes its logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Tensor] = []
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> object:
+        given = dict(kwargs or {})
+        if func is F.scaled_dot_product_attention:
+            query, key = args[:2]
+            scale = given.get("scale") or query.shape[-1] ** -0.5
+            self.seen.append(query @ key.mT * scale)
+        return func(*args, **given)
 
 
 @contextmanager
