@@ -79,7 +79,8 @@ def from_callable(
             error(
                 "MUF003",
                 f"a {type(build).__name__} instance does not say how to build it at another size",
-                hint="pass its class, or a function that makes it from knobs",
+                hint="pass its class, or a function that makes it from knobs; without one, "
+                "mufx.classes.plan_instance gives the optimizer groups of the instance",
             )
         )
     factory = factory_of(build)

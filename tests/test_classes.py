@@ -57,6 +57,7 @@ def test_a_sum_of_heads_is_heads_of_sums() -> None:
     rows = space.new(96)
     heads, dim = space.split(Kind.PRODUCT, rows, (12, 8))
     query, key, value = space.split(Kind.SUM, rows, (64, 16, 16))
+    assert [space.size(v) for v in space.flat(Kind.PRODUCT, rows)] == [12, 8]
     assert [space.size(v) for v in space.flat(Kind.SUM, heads)] == [8, 2, 2]
     assert [space.size(v) for v in space.flat(Kind.PRODUCT, query)] == [8, 8]
     inner = {space.root(space.flat(Kind.PRODUCT, v)[1]) for v in (query, key, value)}
@@ -110,10 +111,11 @@ def test_equal_sizes_are_not_equal_axes() -> None:
 
 
 class Attention(nn.Module):
-    """Fused projection, grouped keys and values."""
+    """Fused projection, grouped keys and values, repeated here or by the kernel."""
 
-    def __init__(self, width: int, heads: int, groups: int, dim: int) -> None:
+    def __init__(self, width: int, heads: int, groups: int, dim: int, kernel: bool) -> None:
         super().__init__()
+        self.kernel = kernel
         self.sizes = [heads * dim, groups * dim, groups * dim]
         self.heads, self.groups, self.dim = heads, groups, dim
         self.qkv = nn.Linear(width, sum(self.sizes), bias=False)
@@ -124,16 +126,18 @@ class Attention(nn.Module):
         q, k, v = self.qkv(x).split(self.sizes, dim=-1)
         q = q.view(b, t, self.heads, self.dim).transpose(1, 2)
         k, v = (y.view(b, t, self.groups, self.dim).transpose(1, 2) for y in (k, v))
-        k, v = (y.repeat_interleave(self.heads // self.groups, dim=1) for y in (k, v))
-        y = F.scaled_dot_product_attention(q, k, v)
+        if not self.kernel:
+            k, v = (y.repeat_interleave(self.heads // self.groups, dim=1) for y in (k, v))
+        y = F.scaled_dot_product_attention(q, k, v, enable_gqa=self.kernel)
         out: Tensor = self.out(y.transpose(1, 2).reshape(b, t, self.heads * self.dim))
         return out
 
 
+@pytest.mark.parametrize("kernel", [False, True])
 @pytest.mark.parametrize("sizes", [(32, 8, 2, 4), (8, 8, 2, 8), (16, 4, 2, 4)])
-def test_fused_rows_have_segments_of_heads(sizes: tuple[int, int, int, int]) -> None:
+def test_fused_rows_have_segments_of_heads(sizes: tuple[int, int, int, int], kernel: bool) -> None:
     width, heads, _, dim = sizes
-    found = classes(Attention(*sizes), torch.zeros(dim, heads, width))
+    found = classes(Attention(*sizes, kernel), torch.zeros(dim, heads, width))
     kv, repeats, value = (f"out.weight:1.{i}" for i in range(3))
     query = "qkv.weight:0.0.2"
     assert found == {

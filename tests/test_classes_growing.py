@@ -235,6 +235,27 @@ def test_growth_that_cannot_be(grow: dict[str, float], code: str, text: str) -> 
     assert codes(problem) == [code]
 
 
+class Squared(nn.Module):
+    """All products of two features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Linear(8, 4)
+        self.down = nn.Linear(16, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.up(x)
+        out: Tensor = self.down((y[:, :, None] * y[:, None, :]).flatten(1))
+        return out
+
+
+def test_an_axis_of_one_class_twice_grows_twice() -> None:
+    program = trace_instance(Squared(), torch.zeros(2, 8), {"up.weight:0": 2})
+    assert program.base.model.get_parameter("down.weight").shape == (8, 4)
+    with pytest.raises(MufxError, match="MUF702"):
+        trace_instance(Squared(), torch.zeros(2, 8), {"down.weight:1": 4})
+
+
 class Strided(nn.Module):
     """Reads its features through a window, which no rule follows."""
 
