@@ -301,3 +301,24 @@ def test_pixels_are_shuffled_out_of_channels_and_back() -> None:
     found = classes(model, torch.zeros(8, 8, 8, 8))
     assert found["0.weight:0"].startswith("(2.weight:1 * ")
     assert found["4.weight:1"].startswith("(2.weight:0 * ")
+
+
+class Gated(nn.Module):
+    """One sum of branches, in a part of the model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(8, n) for n in (8, 8, 16))
+        self.head = nn.Sequential(nn.GLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second, third = self.layers
+        x = first(x)
+        out: Tensor = self.head(third(torch.relu(second(torch.relu(x + x.sin())))))
+        return out
+
+
+def test_halves_of_a_gate_are_one_class_and_a_lone_sum_is_no_stream() -> None:
+    found = classes(Gated(), torch.zeros(8, 8))
+    assert found["layers.2.weight:0"] == found["head.1.weight:1"] == "layers.2.weight:0"
+    assert _aliases(table(Gated(), torch.zeros(8, 8))) == {""}
