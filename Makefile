@@ -50,6 +50,7 @@ $(VENV)/zoo: $(VENV)/developed
 
 zoo: $(VENV)/zoo
 	$(BIN)/python -m pytest -n 2 -q -m zoo
+	$(BIN)/python -m tests.zoo.coverage
 
 # mkdocs-material announces its successor at every build.
 docs: export NO_MKDOCS_2_WARNING = 1

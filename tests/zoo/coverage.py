@@ -1,0 +1,103 @@
+"""Writes docs/coverage.md: what becomes of every model of the zoo."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import warnings
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from time import process_time
+
+from mufx.api import Conversion, convert_source
+from mufx.diagnostics import MufxError
+from tests.zoo.specs import (
+    AUDIO,
+    DECODERS,
+    ENCODER_DECODERS,
+    ENCODERS,
+    OTHERS,
+    SPECS,
+    VISION,
+    Spec,
+)
+
+PAGE = Path(__file__).parents[2] / "docs" / "coverage.md"
+FAMILIES = {
+    "Decoders": DECODERS,
+    "Encoders": ENCODERS,
+    "Encoder-decoders": ENCODER_DECODERS,
+    "Vision": VISION,
+    "Audio": AUDIO,
+    "Other libraries": OTHERS,
+}
+HEAD = """# Coverage
+
+Public models at tiny sizes, written by `make zoo`. Each is converted from base to wider targets by
+unequal factors. The static proof finds nothing in what converts, and at base width the emitted
+model has the original's initial values and results bit for bit, in training and in evaluation. The
+roles of every parameter stand in `tests/golden/zoo`. *in*, *hid*, *out* and *sc* count the input,
+hidden, output and scalar parameters; *corrections* counts the places of the forward pass that
+changed; *s* is processor time. What is refused has its code, explained under refusals.
+"""
+COLUMNS = (
+    "| model | result | in | hid | out | sc | corrections | notes | s |\n"
+    "|---|---|--:|--:|--:|--:|--:|---|--:|\n"
+)
+
+
+def row(spec: Spec) -> str:
+    """One line of a table."""
+    name = spec.model if isinstance(spec.model, str) else spec.name
+    start = process_time()
+    try:
+        conversion = convert_source(spec.source())
+    except MufxError as problem:
+        code = problem.diagnostics[0].code
+        return f"| `{name}` | refused, {code} | | | | | | | {process_time() - start:.1f} |\n"
+    return f"| `{name}` | converts | {_found(conversion)} | {process_time() - start:.1f} |\n"
+
+
+def _found(conversion: Conversion) -> str:
+    manifest = conversion.manifest
+    roles = Counter(str(entry.role) for entry in manifest.parameters.values())
+    counts = (str(roles[role]) for role in ("input", "hidden", "output", "scalar"))
+    changed = len(manifest.changes) + len(conversion.program.buffers)
+    notes = ", ".join(sorted({d.code for d in manifest.diagnostics}))
+    return " | ".join([*counts, str(changed), notes])
+
+
+def page(workers: int) -> str:
+    """The page."""
+    parts = [HEAD]
+    with ProcessPoolExecutor(workers, get_context("spawn"), _quiet) as pool:
+        rows = iter(list(pool.map(row_of, range(len(SPECS)))))
+    for family, specs in FAMILIES.items():
+        parts.append(f"\n## {family}\n\n{COLUMNS}" + "".join(next(rows) for _ in specs))
+    return "".join(parts)
+
+
+def row_of(index: int) -> str:
+    """The line of the model at an index of `SPECS`."""
+    return row(SPECS[index])
+
+
+def _quiet() -> None:
+    """What the libraries warn of is theirs."""
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+
+
+def main() -> None:
+    """Writes the page, or the file that is named."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("page", nargs="?", type=Path, default=PAGE)
+    options.add_argument("--workers", type=int, default=2)
+    given = options.parse_args()
+    given.page.write_text(page(given.workers), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
