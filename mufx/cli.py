@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from mufx.commands.audit import audit
+from mufx.commands.check import check
 from mufx.commands.classes import classes
 from mufx.commands.convert import convert
 from mufx.commands.explain import explain
@@ -51,6 +52,9 @@ app.command(
     help="Judge a model, or an existing μP implementation with its optimizer, without training. "
     f"{EXECUTES}"
 )(audit)
+app.command(help=f"Train at several widths, and fit how what each node learns grows. {EXECUTES}")(
+    check
+)
 app.command(help=f"Say why a parameter is scaled as it is. {EXECUTES}")(explain)
 app.command(help=f"Sweep the learning rate over widths, SP beside μP. {EXECUTES}")(sweep)
 app.command(help=f"List the axes of a model that always grow together. {EXECUTES}")(classes)

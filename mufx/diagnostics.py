@@ -125,6 +125,10 @@ CODES: dict[str, str] = {
     "MUF755": "a model without a loss, and a batch without a target",
     "MUF756": "a database that cannot hold a study",
     "MUF757": "a study of another model or of other settings",
+    # 76x the dynamic check
+    "MUF760": "widths that give no slope",
+    "MUF761": "a setting of a check that cannot be read",
+    "MUF762": "an optional package that the figures of a check need",
     # 7xx classes of axes of one instance
     "MUF701": "an unknown class of axes",
     "MUF702": "an axis that is not one class",

@@ -36,7 +36,7 @@ def prove(program: Program) -> Program:
 
 def findings(program: Program) -> list[Finding]:
     """Every ratio of the program that leaves 1, in the order of the graph, both modes."""
-    found = [f for trace in program.traces for f in _walk(program, trace).findings]
+    found = [f for trace in program.traces for f in walked(program, trace).findings]
     return list(dict.fromkeys(found))
 
 
@@ -45,7 +45,7 @@ def sizes(program: Program) -> dict[str, float]:
 
     1, but where a multiplier was folded: a norm whose gain holds a tied readout's 1/m.
     """
-    walk = _walk(program, program.train)
+    walk = walked(program, program.train)
     found: dict[str, float] = {}
     for (path, _), result in program.train.recording.results.items():
         first: object = result[0] if isinstance(result, tuple) and result else result
@@ -55,7 +55,8 @@ def sizes(program: Program) -> dict[str, float]:
     return found
 
 
-def _walk(program: Program, trace: Trace) -> Check:
+def walked(program: Program, trace: Trace) -> Check:
+    """The calculation over one trace, finished: what it found, and the size of every value."""
     scalings = {name: _scaling(program, name) for name in program.inits}
     walk = Check(trace, program.constants(trace), program.rules, scalings)
     walk.corrections.update(_buffers(program))

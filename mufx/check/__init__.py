@@ -1,0 +1,1 @@
+"""The dynamic coordinate check: how activations, and what they learn, depend on width."""

@@ -1,0 +1,102 @@
+"""What a check found, as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from mufx.check.checking import Checked, NodeRow, Variant
+from mufx.check.slopes import Verdict
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+NAMES: Final[Mapping[Variant, str]] = {
+    Variant.SP: "SP",
+    Variant.MUP: "μP, emitted",
+    Variant.APPLIED: "μP, applied",
+}
+FIRST_STEP: Final = (
+    "The change over all steps is measured, not that of the first: a readout of zeros passes no "
+    "gradient back in step 1, and attention logits only move once the values after them have."
+)
+_STYLES: Final[Mapping[Verdict, str]] = {
+    Verdict.GROWS: "red",
+    Verdict.DIVERGED: "red",
+    Verdict.VANISHES: "yellow",
+    Verdict.NOISY: "yellow",
+    Verdict.FLAT: "green",
+    Verdict.STILL: "dim",
+}
+
+
+def show(found: Checked, console: Console) -> None:
+    """Prints the slopes of every variant, what diverged, and the conclusion."""
+    from rich.text import Text
+
+    request = found.request
+    data = "synthetic data" if found.synthetic else "data of the user's"
+    console.print(
+        Text(
+            f"{found.model}: slope of the change of every node over {found.knob}="
+            f"{','.join(map(str, found.widths))}; {request.optimizer}, lr {request.lr:g}, "
+            f"{request.steps} steps of batch {request.batch}, {request.seeds} seeds, {data}"
+        ),
+        soft_wrap=True,
+    )
+    for variant in found.runs:
+        console.print(_table(found, variant))
+    for line in conclusions(found):
+        console.print(Text(line), soft_wrap=True)
+
+
+def conclusions(found: Checked) -> list[str]:
+    """What was left out and why, what diverged, and whether μP holds."""
+    lines = [FIRST_STEP]
+    still = [row.node for row in found.rows if row.change.verdict is Verdict.STILL]
+    if still:
+        names = ", ".join(dict.fromkeys(still))
+        lines.append(f"left out, did not move at all at some width: {names}")
+    lines += [f"{NAMES[v]}: left out: {why}" for v, why in found.skipped.items()]
+    lines += [
+        f"{NAMES[v]} diverged at {found.knob}={w}, seed {s}, in step {step}"
+        for v, w, s, step in found.diverged
+    ]
+    lines += [f"{NAMES[row.variant]}: {row.node} {_departure(row)}" for row in found.departures]
+    verdict = "holds" if found.passes else "does not hold"
+    return [*lines, f"μP {verdict}: median |slope| {found.median(Variant.MUP):.3f}"]
+
+
+def _departure(row: NodeRow) -> str:
+    if row.change.value is None:
+        return "departs: it diverged"
+    expected = row.predicted or 0.0
+    return f"departs: slope {row.change.value:+.2f}, and {expected:+.2f} is expected"
+
+
+def _table(found: Checked, variant: Variant) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=NAMES[variant], box=SIMPLE_HEAD, pad_edge=False, title_justify="left")
+    table.add_column("node")
+    for name in ("change", "size", "predicted", "verdict", ""):
+        table.add_column(name, justify="right")
+    for row in found.of(variant):
+        table.add_row(
+            Text(row.node),
+            _slope(row),
+            "" if row.size.value is None else f"{row.size.value:+.2f}",
+            "" if row.predicted is None else f"{row.predicted:+.2f}",
+            Text(row.verdict, style=_STYLES[row.verdict]),
+            "departs" if row.departs else "disagrees" if row.disagrees else "",
+        )
+    return table
+
+
+def _slope(row: NodeRow) -> str:
+    if row.change.value is None:
+        return ""
+    return f"{row.change.value:+.2f} ± {row.change.error:.2f}"

@@ -1,0 +1,101 @@
+"""Log-log slopes over width, their uncertainty, and what they say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+import numpy as np
+
+GROWS: Final = 0.15
+"""Above its prediction no change may grow by more: growth is judged strictly."""
+VANISHES: Final = -0.5
+"""Loosely: attention logits with a scale of 1/d start at d**-0.5 and lose that only slowly.
+
+Past it counts what is past it by two standard errors.
+"""
+NOISY: Final = 0.15
+"""A standard error above which a slope says nothing."""
+
+
+class Verdict(StrEnum):
+    """What the measured slope says of a node, whatever was predicted."""
+
+    FLAT = "flat"
+    GROWS = "grows"
+    VANISHES = "vanishes"
+    NOISY = "too noisy to say"
+    DIVERGED = "diverged"
+    STILL = "left out"
+
+
+@dataclass(frozen=True, slots=True)
+class Slope:
+    """A slope of log size over log width: the mean over seeds, and its standard error.
+
+    `value` is None where the size is 0 somewhere: a constant, or a readout of zeros before its
+    first update.
+    """
+
+    value: float | None
+    error: float = 0.0
+    diverged: bool = False
+
+    @property
+    def verdict(self) -> Verdict:
+        """In words."""
+        return self.relative_to(0.0)
+
+    def relative_to(self, predicted: float) -> Verdict:
+        """The verdict on what is left of the slope once the prediction is taken off."""
+        if self.diverged:
+            return Verdict.DIVERGED
+        if self.value is None:
+            return Verdict.STILL
+        left = self.value - predicted
+        if self.error > NOISY and abs(left) < 2 * self.error:
+            return Verdict.NOISY
+        if left > GROWS:
+            return Verdict.GROWS
+        return Verdict.VANISHES if left + 2 * self.error < VANISHES else Verdict.FLAT
+
+
+def fit(widths: Sequence[int], sizes: Sequence[Sequence[float]]) -> Slope:
+    """The slope of sizes by width and seed, (widths, seeds).
+
+    The error is the larger of the spread of the seeds' own slopes and of the residuals about the
+    line, so that one seed has an error too. A size that is not finite is a run that diverged.
+    """
+    table = np.array(sizes, dtype=np.float64)
+    if not np.isfinite(table).all():
+        return Slope(None, math.inf, diverged=True)
+    if (table <= 0).any():
+        return Slope(None)
+    x, heights = np.log(np.array(widths, dtype=np.float64)), np.log(table)
+    each = np.polyfit(x, heights, 1)[0]
+    value = float(each.mean())
+    return Slope(value, max(_spread(each), _residual(x, heights.mean(axis=1))))
+
+
+def _spread(slopes: np.ndarray) -> float:
+    return float(slopes.std(ddof=1) / math.sqrt(len(slopes))) if len(slopes) > 1 else 0.0
+
+
+def _residual(x: np.ndarray, y: np.ndarray) -> float:
+    left = y - np.polyval(np.polyfit(x, y, 1), x)
+    spread = float(((x - x.mean()) ** 2).sum())
+    return math.sqrt(float((left**2).sum()) / max(1, len(x) - 2) / spread)
+
+
+def fitted(measured: Mapping[int, Sequence[Mapping[str, float]]]) -> dict[str, Slope]:
+    """By node that every finished run has: its slope. A run that diverged has no node at all."""
+    widths = sorted(measured)
+    runs = [run for width in widths for run in measured[width] if run]
+    names = [n for n in runs[0] if all(n in run for run in runs)] if runs else []
+    return {
+        name: fit(widths, [[run.get(name, math.inf) for run in measured[w]] for w in widths])
+        for name in names
+    }

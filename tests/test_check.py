@@ -1,0 +1,173 @@
+"""`mufx check`: what it sees, keeps, and refuses."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+from mufx.check.checking import Checked, Experiment, Request, Variant, checked, prepared
+from mufx.check.slopes import Verdict, fit
+from mufx.check.storage import FILE, Runs
+from mufx.check.training import Run, run
+from mufx.check.watch import activations
+from mufx.cli import app
+from mufx.diagnostics import MufxError
+from mufx.discovery import find
+from mufx.inputs import Inputs
+from mufx.source import load
+
+MLP = str(Path(__file__).parent.parent / "examples" / "mlp.py")
+WIDTHS = (64, 128, 256, 512)
+
+
+def experiment(**changed: object) -> Experiment:
+    settings: dict[str, Any] = {"widths": WIDTHS, "lr": 1e-2, "batch": 64, "seeds": 2, **changed}
+    return prepared(Request(**settings), load(MLP), find(MLP))
+
+
+def test_slope_and_error_of_a_power_law() -> None:
+    sizes = [[float(width) ** 0.5] * 3 for width in WIDTHS]
+
+    slope = fit(WIDTHS, sizes)
+
+    assert slope.value == pytest.approx(0.5)
+    assert slope.error == pytest.approx(0.0, abs=1e-9)
+    assert slope.verdict is Verdict.GROWS
+    assert slope.relative_to(0.5) is Verdict.FLAT
+
+
+def test_seeds_that_disagree_are_too_noisy_to_say() -> None:
+    sizes = [[width**1.0, width**-1.0] for width in WIDTHS]
+
+    assert fit(WIDTHS, sizes).verdict is Verdict.NOISY
+
+
+def test_a_size_of_zero_is_left_out_and_an_infinite_one_diverged() -> None:
+    assert fit(WIDTHS, [[0.0], [1.0], [1.0], [1.0]]).verdict is Verdict.STILL
+    assert fit(WIDTHS, [[math.inf], [1.0], [1.0], [1.0]]).verdict is Verdict.DIVERGED
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q = self.project(x).view(2, 5, 2, 4).transpose(1, 2)
+        return nn.functional.scaled_dot_product_attention(q, q, q, scale=0.5)
+
+
+def test_logits_inside_a_fused_kernel_are_seen_and_views_are_not() -> None:
+    torch.manual_seed(0)
+    model, x = Attention(), torch.randn(2, 5, 8)
+
+    found = activations(model, ((x,), {}))
+
+    q = model.project(x)[0].view(5, 2, 4).transpose(0, 1)
+    name = ":scaled_dot_product_attention#1"
+    assert list(found) == ["project:linear#1", f"{name}/logits", name]
+    torch.testing.assert_close(found[f"{name}/logits"], q @ q.transpose(1, 2) * 0.5)
+
+
+def test_a_loss_that_is_not_finite_ends_a_run_and_is_recorded() -> None:
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e30)
+
+    batch: Inputs = ((torch.ones(3, 2),), {})
+    seen = run(model, optimizer, lambda m, b: m(*b[0]).pow(2).sum(), [batch] * 9, batch)
+
+    assert seen.diverged is not None
+    assert seen.changes == {}
+
+
+@pytest.fixture(scope="module")
+def mlp() -> Checked:
+    return checked(experiment(), lambda settings: Runs(None, settings))
+
+
+def test_the_converted_mlp_is_flat_both_ways_and_the_original_grows(mlp: Checked) -> None:
+    assert mlp.passes
+    assert {row.verdict for row in mlp.of(Variant.MUP)} == {Verdict.FLAT}
+    assert {row.verdict for row in mlp.of(Variant.APPLIED)} == {Verdict.FLAT}
+    assert mlp.largest(Variant.SP) > 0.5
+
+
+def test_prediction_and_measurement_have_the_same_nodes(mlp: Checked) -> None:
+    assert all(row.predicted == 0.0 for row in mlp.of(Variant.MUP))
+    grows = {row.node for row in mlp.of(Variant.SP) if row.predicted == 1.0}
+    assert grows == {"fc2:linear#1", "out:linear#1"}
+
+
+def test_a_run_that_diverged_fails_the_check() -> None:
+    made = experiment(seeds=1)
+
+    def runs(settings: str) -> Runs:
+        kept = Runs(None, settings)
+        kept.get("mup", 128, 0, lambda: Run({}, {}, diverged=3))
+        return kept
+
+    found = checked(made, runs)
+
+    assert not found.passes
+    assert (Variant.MUP, 128, 0, 3) in found.diverged
+    assert {row.verdict for row in found.of(Variant.MUP)} == {Verdict.DIVERGED}
+
+
+def test_finished_runs_are_taken_up_and_a_cut_line_is_run_again(tmp_path: Path) -> None:
+    file = tmp_path / FILE
+    Runs(file, "a").get("mup", 64, 0, lambda: Run({"x": 1.0}, {"x": 2.0}))
+    with file.open("a") as stream:
+        stream.write('{"settings": "a", "key": "mup 64 1", "ru')
+    again = Run({"x": 5.0}, {"x": 5.0})
+
+    second = Runs(file, "a")
+
+    assert second.get("mup", 64, 0, lambda: again) == Run({"x": 1.0}, {"x": 2.0})
+    assert second.get("mup", 64, 1, lambda: again) == again
+    assert Runs(file, "a").get("mup", 64, 1, lambda: Run({}, {})) == again
+    assert Runs(file, "b").get("mup", 64, 0, lambda: again) == again
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ({"widths": (64, 128, 256)}, "MUF760"),
+        ({"widths": (8, 16, 32, 64)}, "MUF760"),
+        ({"device": "nowhere"}, "MUF761"),
+    ],
+)
+def test_bad_settings_are_refused(changed: dict[str, object], code: str) -> None:
+    with pytest.raises(MufxError) as problem:
+        experiment(**changed)
+
+    assert problem.value.diagnostics[0].code == code
+
+
+def test_batches_that_end_early_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "few.py"
+    file.write_text(
+        "import torch\n\n\ndef data(batch):\n"
+        "    yield torch.randn(batch, 32), torch.zeros(batch, dtype=torch.long)\n"
+    )
+
+    with pytest.raises(MufxError) as problem:
+        experiment(data=str(file))
+
+    assert problem.value.diagnostics[0].code == "MUF754"
+
+
+def test_the_command_writes_numbers_and_figures(tmp_path: Path) -> None:
+    asked = ["check", MLP, "--lr", "1e-2", "--seeds", "1", "--batch", "64", "-o", str(tmp_path)]
+
+    done = CliRunner().invoke(app, [*asked, "--json"])
+
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "check.json").read_text())["passes"]
+    assert {p.name for p in tmp_path.iterdir()} == {"check.json", "check.png", "check.svg", FILE}
