@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint types docs bench zoo clean
+.PHONY: browser demo test lint types docs bench zoo clean
 
 # torch goes first and pinned: as anybody's dependency it could be another version, gigabytes large.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -41,7 +41,13 @@ types: $(VENV)/developed
 # Two test processes with many threads each would wait for each other.
 test zoo bench: export OMP_NUM_THREADS ?= 1
 
-test: lint types
+# The tests of report.html look at it in Debian's Chromium.
+browser:
+	@command -v chromium >/dev/null || { \
+	root=$$(test "$$(id -u)" = 0 || echo sudo); \
+	$$root apt-get update -qq && $$root apt-get install -qq --no-install-recommends chromium; }
+
+test: lint types browser
 	$(BIN)/python -m pytest -n 2 -q -m "not zoo"
 
 $(VENV)/zoo: $(VENV)/developed

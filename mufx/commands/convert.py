@@ -38,6 +38,9 @@ def convert(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Convert and report, but write nothing.")
     ] = False,
+    page: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE", help="Write a page: report.html.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Converts the model of a specification."""
@@ -53,6 +56,10 @@ def convert(
         records = report.of_conversion(conversion.manifest, names)
         if writing is not None:
             output.write_files(writing, files)
+        if page is not None and not dry_run:
+            from mufx import html
+
+            output.write_files(page.parent, {page.name: html.of_manifest(conversion.manifest)})
     if as_json:
         print_json(records.document())
     else:
