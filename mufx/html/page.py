@@ -71,7 +71,8 @@ def _training(manifest: Manifest) -> str:
 
 def _source(manifest: Manifest) -> dict[str, list[str]]:
     """By file:line, the lines around each place that a change or a diagnostic names."""
-    places = [e.place for e in (*manifest.changes, *manifest.diagnostics, *manifest.unabsorbed)]
+    told = (*manifest.diagnostics, *manifest.unabsorbed)
+    places = [*(c.place for c in manifest.changes), *(d.place for d in told)]
     named = {(place.file, place.line) for place in places if place is not None}
     found = {f"{file}:{line}": _around(Path(file), line) for file, line in sorted(named)}
     return {place: lines for place, lines in found.items() if lines}
