@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterable
 from dataclasses import replace
 
 from torch import fx
@@ -67,13 +68,13 @@ class Editor:
         user = self._nodes[name]
         operand = user.args[slot] if isinstance(slot, int) else user.kwargs[slot]
         assert isinstance(operand, fx.Node)
-        with self.graph.inserting_before(user):
+        origin = self._between(operand, user)
+        with self.graph.inserting_before(self._entry(origin, user)):
             new = self.graph.call_function(operator.mul, (operand, factor))
         if isinstance(slot, int):
             user.update_arg(slot, new)
         else:
             user.update_kwarg(slot, new)
-        origin = self._between(operand, user)
         for key in set(_enclosing(self._origins[name])) - set(_enclosing(origin)):
             self._pass_on(key, operand.name, new)
         self._describe(new, operand, origin, factor)
@@ -112,6 +113,15 @@ class Editor:
         self._axes[new.name] = self._axes[like.name]
         self._origins[new.name] = origin
         self._numbers[new.name, 1] = Number(1.0, factor, factor * factor)
+
+    def _entry(self, origin: Origin, user: fx.Node) -> fx.Node:
+        """The first node of the module call, made by `origin`'s, that `user` stands in."""
+        entered = [k for k in _enclosing(self._origins[user.name]) if k not in _enclosing(origin)]
+        if not entered:
+            return user
+        nodes: Iterable[fx.Node] = self.graph.nodes
+        placed = (n for n in nodes if n.op.startswith("call_"))
+        return next(n for n in placed if entered[-1] in _enclosing(self._origins[n.name]))
 
     def _between(self, operand: fx.Node, user: fx.Node) -> Origin:
         """The user's statement, outside of a call of a module that the operand comes in to."""

@@ -162,3 +162,42 @@ def test_a_scale_made_as_a_tensor_is_corrected_and_proven() -> None:
     program = mufx.convert(Disentangled, (X,), {"width": 16}, {"width": 64}).program
 
     assert len(program.changes) == 1
+
+
+class Routed(nn.Module):
+    """Four experts of fixed size, and who is asked: two readouts of one value, one call inside."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.router = nn.Linear(width, 4, bias=False)
+        self.experts = nn.Parameter(torch.randn(4, width, 8) * width**-0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        asked = self.router(x).softmax(-1)
+        return torch.einsum("bef,be->bf", torch.einsum("bd,edf->bef", x, self.experts), asked)
+
+
+class Expert(nn.Module):
+    """One layer before them."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.moe = nn.Linear(10, width), Routed(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.moe(self.first(x))
+        return out
+
+
+def test_a_multiplier_is_written_before_the_call_that_takes_it() -> None:
+    """Form table8 multiplies what both readouts take: outside of the call that both are in."""
+    x = torch.randn(2, 10)
+    plain, explicit = (
+        mufx.convert(Expert, (x,), base={"width": 16}, target={"width": 64}, form=form)
+        for form in ("table3", "table8")
+    )
+    weights = plain.module().state_dict()
+    theirs = {n: w if n.startswith("first") else 4 * w for n, w in weights.items()}
+    model = explicit.module()
+    model.load_state_dict(theirs)
+    torch.testing.assert_close(model(x), plain.module()(x))

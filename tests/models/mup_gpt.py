@@ -38,7 +38,8 @@ class Block(nn.Module):
         q, k, v = (p.view(batch, length, self.heads, -1).transpose(1, 2) for p in parts)
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale)
         x = x + self.out(y.transpose(1, 2).reshape(batch, length, width))
-        return x + self.down(F.gelu(self.up(self.norm2(x))))
+        out: Tensor = x + self.down(F.gelu(self.up(self.norm2(x))))
+        return out
 
 
 class GPT(nn.Module):
@@ -78,7 +79,8 @@ class GPT(nn.Module):
         x = self.token(tokens) + self.position(torch.arange(tokens.shape[1], device=tokens.device))
         for block in self.blocks:
             x = block(x)
-        return self.head(self.norm(x)) * self.multiplier
+        logits: Tensor = self.head(self.norm(x)) * self.multiplier
+        return logits
 
 
 def hidden(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
