@@ -7,7 +7,7 @@ from functools import partial
 
 from mufx.align import Trace, align
 from mufx.construction import Construction, record_construction
-from mufx.diagnostics import Diagnostic, note
+from mufx.diagnostics import Diagnostic, MufxError, note
 from mufx.forward import record_forward
 from mufx.loading import quiet
 from mufx.modes import in_other_mode
@@ -46,6 +46,19 @@ def trace(
             record different graphs (`MUF106`).
     """
     along, remarks = _along(source)
+    settings = (Optimizer(optimizer), Form(form), rules, batch)
+    try:
+        return _traced(source, along, *settings).report(*remarks)
+    except MufxError as problem:
+        if along == source.target or source.base == source.target:
+            raise
+        remark = _not_along(along, problem)
+    return _traced(source, source.target, *settings).report(remark)
+
+
+def _traced(
+    source: Source, along: Knobs, optimizer: Optimizer, form: Form, rules: RuleTable, batch: int
+) -> Program:
     builds = [_build(source, knobs) for knobs in (source.base, source.target, along)]
     inputs = source.inputs(batch)
     spelled: dict[Callable[..., object], Callable[..., object]] = {}
@@ -75,9 +88,9 @@ def trace(
         evaluate = taken_types(record(False), partial(lowered, False))
     found = [d for t in (train, evaluate) for d in t.recording.diagnostics]
     base, target, further = builds
-    return Program(
-        source, Optimizer(optimizer), Form(form), base, target, further, train, evaluate, rules
-    ).report(*remarks, *found)
+    return Program(source, optimizer, form, base, target, further, train, evaluate, rules).report(
+        *found
+    )
 
 
 def _build(source: Source, knobs: Knobs) -> Construction:
@@ -103,6 +116,19 @@ def _along(source: Source) -> tuple[Knobs, list[Diagnostic]]:
             return source.target, [remark]
         probe[name] = further
     return probe, []
+
+
+def _not_along(along: Knobs, problem: MufxError) -> Diagnostic:
+    """What is lost where the model is fine at base and at target, and not further along."""
+    knobs = ", ".join(f"{name}={value}" for name, value in along.items())
+    first = problem.diagnostics[0]
+    return note(
+        "MUF110",
+        f"further along the way, at {knobs}: {first.message}; so numbers that change with width "
+        "are not checked for following a power",
+        hint="nothing has to be done; a smaller target leaves room for the check",
+        place=first.place,
+    )
 
 
 def _doubled(source: Source, name: str, value: object) -> object:

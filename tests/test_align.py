@@ -107,6 +107,19 @@ def test_a_target_without_a_whole_number_further_along_is_said() -> None:
     assert (found.code, "width = 8 -> 9" in found.message) == ("MUF110", True)
 
 
+def test_a_model_that_does_not_build_further_along_is_traced_without_it() -> None:
+    def limited(width: int) -> nn.Module:
+        if width > 100:
+            raise ValueError(f"width {width} is too large")
+        return nn.Sequential(nn.Linear(4, width), nn.Linear(width, 2))
+
+    source = from_callable(limited, (torch.ones(2, 4),), {"width": 16}, {"width": 64})
+    program = mufx.trace(source)
+    (found,) = program.diagnostics
+    assert (found.code, "width 256 is too large" in found.message) == ("MUF110", True)
+    assert {axis.m for axes in program.train.axes.values() for axis in axes} == {1.0, 4.0}
+
+
 # -- base and target the same -------------------------------------------------------------------
 
 
@@ -158,8 +171,12 @@ def test_other_flags_differ() -> None:
     assert "sum" in refused(body, "keepdim")
 
 
-def test_a_difference_at_the_probe_only_is_found() -> None:
+def test_a_difference_at_the_probe_only_is_noted() -> None:
     def body(m: Any, h: Tensor) -> Any:
         return m.down(torch.tanh(h) if m.width > 24 else torch.sin(h))
 
-    assert refused(body, "torch.sin").endswith("tanh(linear) against sin(linear)")
+    (found,) = traced(body).diagnostics
+    assert found.code == "MUF110"
+    assert "tanh(linear) against sin(linear)" in found.message
+    assert found.place is not None
+    assert found.place.line == inspect.getsourcelines(body)[1] + 1

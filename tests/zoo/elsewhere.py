@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from torch import Tensor, nn
 
 
+def package(name: str) -> Any:
+    """A library of the extra `zoo`: without it the types of this file can be checked as well."""
+    return import_module(name)
+
+
 def unet2d_condition(width: int, context: int) -> nn.Module:
     """diffusers: a denoiser with cross-attention to a context; `width` is of the first level."""
-    from diffusers import UNet2DConditionModel
-
-    model: nn.Module = UNet2DConditionModel(
+    model: nn.Module = package("diffusers").UNet2DConditionModel(
         sample_size=16,
         in_channels=4,
         out_channels=4,
@@ -28,9 +32,7 @@ def unet2d_condition(width: int, context: int) -> nn.Module:
 
 def dit(heads: int, head_dim: int) -> nn.Module:
     """diffusers: a diffusion transformer with adaptive norms, class-conditional."""
-    from diffusers import DiTTransformer2DModel
-
-    model: nn.Module = DiTTransformer2DModel(
+    model: nn.Module = package("diffusers").DiTTransformer2DModel(
         num_attention_heads=heads,
         attention_head_dim=head_dim,
         in_channels=4,
@@ -45,20 +47,19 @@ def dit(heads: int, head_dim: int) -> nn.Module:
 
 def x_decoder(dim: int, heads: int, dim_head: int, flash: bool) -> nn.Module:
     """x-transformers: a decoder, with attention spelled out or by one kernel."""
-    from x_transformers import Decoder, TransformerWrapper
-
-    layers: Any = Decoder(
+    library = package("x_transformers")
+    layers: Any = library.Decoder(
         dim=dim, depth=2, heads=heads, attn_dim_head=dim_head, attn_flash=flash, ff_mult=3
     )
-    model: nn.Module = TransformerWrapper(num_tokens=100, max_seq_len=32, attn_layers=layers)
+    model: nn.Module = library.TransformerWrapper(
+        num_tokens=100, max_seq_len=32, attn_layers=layers
+    )
     return model
 
 
 def monai_unet(channels: list[int]) -> nn.Module:
     """monai: a residual U-Net with strided convolutions."""
-    from monai.networks.nets import UNet
-
-    model: nn.Module = UNet(
+    model: nn.Module = package("monai.networks.nets").UNet(
         spatial_dims=2,
         in_channels=1,
         out_channels=3,
