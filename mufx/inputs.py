@@ -75,7 +75,7 @@ def parse_input(text: str) -> InputSpec:
         raise _malformed(text, "is not name:dtype[sizes]")
     name, dtype, sizes, high = match.groups()
     if dtype not in _DTYPES:
-        raise _malformed(text, f"has no dtype of ours: {', '.join(_DTYPES)}")
+        raise _malformed(text, f"has none of these dtypes: {', '.join(_DTYPES)}")
     shape = [size.strip() for size in sizes.split(",")] if sizes.strip() else []
     if any(not (size == "batch" or size.isdecimal()) for size in shape):
         raise _malformed(text, "has a size that is neither a number nor `batch`")

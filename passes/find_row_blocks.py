@@ -165,8 +165,9 @@ def _axis_of_weight(program: Program, use: Use, axis: int) -> Axis | None:
 def _warning(part: _Part) -> Diagnostic:
     return warning(
         "MUF206",
-        f"{part.taken.target} of {part.whole.base}, at target of {part.whole.target}, features are "
-        "taken: what made them reads out, and has the scales of a hidden weight",
+        f"a part of fixed size is taken, {part.taken.target} of {part.whole.base} features at base "
+        f"and of {part.whole.target} at target: what made them reads out, and has the scales of a "
+        "hidden weight",
         hint="make them with a weight of their own",
         place=part.trace.recording.origins[part.node.name].place,
     )

@@ -34,7 +34,7 @@ def read_inits(program: Program) -> Program:
             diagnostics.append(
                 error(
                     "MUF204",
-                    f"{name} is a {label.role} weight and starts with mean {target.mean:g}",
+                    f"{name} has the role {label.role} and starts with mean {target.mean:g}",
                     hint="initialise it with zero mean, or with zeros",
                     place=label.anchor.place,
                 )
