@@ -92,6 +92,9 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """`node` stands for `tensor`."""
 
 
+_TYPES = {Precision.BFLOAT16: torch.bfloat16, Precision.FLOAT64: torch.float64}
+
+
 class _FreeSizes(ShapeEnv):
     """Symbols for free sizes, without a note of the code that met each.
 
@@ -346,8 +349,8 @@ class _Forward(Recorder):
         return fake
 
     def _type_of(self, tensor: torch.Tensor) -> torch.dtype:
-        lowered = self.precision is Precision.BFLOAT16 and tensor.is_floating_point()
-        return torch.bfloat16 if lowered else tensor.dtype
+        wanted = _TYPES.get(self.precision) if tensor.is_floating_point() else None
+        return tensor.dtype if wanted is None else wanted
 
     def _first_operation(self) -> fx.Node:
         nodes: Iterable[fx.Node] = self.graph.nodes

@@ -30,24 +30,32 @@ def taken_types(trace: Trace, record: Callable[[Precision], Recording]) -> Trace
     """
     if not any(_is_typed(v) for node in trace.graph.nodes for _, v in _arguments(node)):
         return trace
-    try:
-        others = [record(p) for p in (Precision.BFLOAT16, Precision.AUTOCAST)]
-    except MufxError as problem:
-        return _fixed(trace, f"it does not run in bfloat16 ({problem.diagnostics[0].message})")
+    remarks: list[Diagnostic] = []
+    others: list[Recording] = []
+    for precision in (Precision.BFLOAT16, Precision.FLOAT64, Precision.AUTOCAST):
+        if precision is Precision.FLOAT64 and others:
+            continue  # it only stands in where bfloat16 is another program
+        try:
+            found = record(precision)
+        except MufxError as problem:
+            remarks.append(_fixed(precision, f"fails: {problem.diagnostics[0].message}"))
+            continue
+        if _rows(trace, [found]) is None:
+            remarks.append(_fixed(precision, "runs other operations"))
+        else:
+            others.append(found)
     rows = _rows(trace, others)
-    if rows is None:
-        return _fixed(trace, "it runs other operations in bfloat16")
+    assert rows is not None
     types = {row[0].name: t for row in rows if (t := _types_of(row, trace, others)) is not None}
     taken: dict[tuple[str, Slot], TakenType] = {}
-    lost: list[Diagnostic] = []
     for position, row in enumerate(rows):
         for slot, wanted, is_minimum in _followed(row):
             carrier = _carrier(position, rows, types, wanted, trace.recording)
             if carrier is None:
-                lost.append(_lost(trace, row[0]))
+                remarks.append(_lost(trace, row[0]))
                 continue
             taken[row[0].name, slot] = TakenType(carrier.name, is_minimum)
-    recording = replace(trace.recording, diagnostics=(*trace.recording.diagnostics, *lost))
+    recording = replace(trace.recording, diagnostics=(*trace.recording.diagnostics, *remarks))
     return replace(trace, recording=recording, taken_types=taken)
 
 
@@ -171,15 +179,12 @@ def _call_of(recording: Recording, node: fx.Node) -> object:
     return recording.origins[node.name].call if node.op.startswith("call_") else None
 
 
-def _fixed(trace: Trace, why: str) -> Trace:
-    remark = note(
+def _fixed(precision: Precision, why: str) -> Diagnostic:
+    where = "under autocast" if precision is Precision.AUTOCAST else f"in {precision.value}"
+    return note(
         "MUF111",
-        f"the types in the forward pass are those it was recorded with: {why}",
-        hint="train the emitted module in float32 or under autocast",
-    )
-    recording = trace.recording
-    return replace(
-        trace, recording=replace(recording, diagnostics=(*recording.diagnostics, remark))
+        f"{where} the model {why}; the emitted forward pass is the one that was recorded",
+        hint="train the emitted module in another type, or compare a step with the original's",
     )
 
 

@@ -20,6 +20,8 @@ class Precision(Enum):
     AS_BUILT = "as built"
     BFLOAT16 = "bfloat16"
     """After `model.bfloat16()`, with inputs of that type."""
+    FLOAT64 = "float64"
+    """After `model.double()`, with inputs of that type."""
     AUTOCAST = "autocast"
     """Under `torch.autocast(dtype=torch.bfloat16)`."""
 
