@@ -17,6 +17,7 @@ from mufx.diagnostics import MufxError, error
 from mufx.factory import REQUIRED, Factory
 from mufx.knobs import Knobs, fits, written
 from mufx.loading import described, place_in_user_code, preserved_rng, quiet
+from mufx.undrawn import Undrawn
 
 _CALLS = (60, 600, None)  # what a knob changes shows early; a whole deep model takes seconds
 _TRIAL = 64  # a width to try a knob with that has no default
@@ -29,7 +30,7 @@ def build(factory: Factory, knobs: Knobs, device: str = "meta") -> nn.Module:
         MufxError: `MUF011` where building raises, `MUF003` where it makes no `nn.Module`.
     """
     try:
-        with preserved_rng(), quiet(), torch.device(device):
+        with preserved_rng(), quiet(), torch.device(device), Undrawn():
             model = typing.cast("object", factory.build(**knobs))
     except Exception as problem:
         raise MufxError(

@@ -28,6 +28,7 @@ from torch.utils._device import _device_constructors
 from mufx.diagnostics import MufxError, error
 from mufx.recorder import Recorder, place_of
 from mufx.recording import InputDevice, Origin, Size, TensorValue
+from mufx.undrawn import fills
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +178,8 @@ class _Construction(Recorder):
     ) -> object:
         if func in self.originals:
             return self.originals[func](*args, **kwargs)
+        if fills(func, args):
+            return args[0]
         if func in self._factories and kwargs.get("device") is None:
             kwargs = {**kwargs, "device": "meta"}
         return func(*args, **kwargs)
