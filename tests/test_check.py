@@ -12,7 +12,10 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from mufx.check.checking import Checked, Experiment, Request, Variant, checked, prepared
+from mufx.check.checking import checked
+from mufx.check.experiment import Experiment, prepared
+from mufx.check.request import Request, Variant
+from mufx.check.result import Checked
 from mufx.check.slopes import Verdict, fit
 from mufx.check.storage import FILE, Runs
 from mufx.check.training import Run, run

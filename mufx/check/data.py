@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import islice
-from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from mufx.diagnostics import MufxError
 from mufx.inputs import Inputs
 from mufx.source import Source
-from mufx.sweep.batches import Data, Loss, batches, data_of, load_data
+from mufx.sweep.batches import Data, Loss, batches
 
 
 @dataclass(frozen=True)
@@ -47,12 +46,10 @@ class Feed:
         return [moved] * count
 
 
-def feed(source: Source, module: ModuleType, spec: str | None, batch: int, loss: Loss) -> Feed:
-    """The user's data if a specification or the model's file gives some, else synthetic data."""
-    if spec is not None:
-        return Feed(source, load_data(spec), batch, loss)
-    if callable(vars(module).get("data")):
-        return Feed(source, data_of(module), batch, loss)
+def feed(source: Source, data: Data | None, batch: int, loss: Loss) -> Feed:
+    """The user's data where there is some, else synthetic data."""
+    if data is not None:
+        return Feed(source, data, batch, loss)
     synthetic = Feed(source, None, batch, loss)
     model = source.build(**source.base)
     given = synthetic.batches(0, 1, torch.device("cpu"))[0]

@@ -8,7 +8,8 @@ from typing import Any, Final, cast
 
 import numpy as np
 
-from mufx.check.checking import Checked, Variant
+from mufx.check.request import Variant
+from mufx.check.result import Checked
 from mufx.check.show import NAMES
 from mufx.diagnostics import MufxError, error
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from mufx.check.checking import Checked, NodeRow, Variant
+from mufx.check.request import Variant
+from mufx.check.result import Checked, NodeRow
 from mufx.check.slopes import Verdict
 
 if TYPE_CHECKING:

@@ -28,7 +28,8 @@ from mufx.commands.options import (
 from mufx.commands.printing import print_json, refusals, terminal
 
 if TYPE_CHECKING:
-    from mufx.check.checking import Checked, Variant
+    from mufx.check.request import Variant
+    from mufx.check.result import Checked
     from mufx.check.training import Run
 
 DEPARTS = 1
@@ -64,15 +65,16 @@ def check(
     """Checks the conversion of a specification by training."""
     with refusals(as_json):
         from mufx import output
-        from mufx.check import checking, plot, show
+        from mufx.check import checking, experiment, plot, show
+        from mufx.check.request import Request, parsed
         from mufx.check.storage import FILE, Runs
         from mufx.discovery import find
 
         if out is not None:
             plot.require()
             output.write_files(out, {})
-        request = checking.Request(
-            widths=checking.parsed(widths),
+        request = Request(
+            widths=parsed(widths),
             steps=steps,
             seeds=seeds,
             lr=lr,
@@ -84,9 +86,9 @@ def check(
         )
         with redirect_stdout(sys.stderr):
             source = loaded(spec, base, target, vary, inputs, None)
-            experiment = checking.prepared(request, source, find(spec))
+            planned = experiment.prepared(request, source, find(spec))
             file = out / FILE if out is not None else None
-            found = checking.checked(experiment, partial(Runs, file), _progress)
+            found = checking.checked(planned, partial(Runs, file), _progress)
         if out is not None:
             _write(found, out)
     if as_json:

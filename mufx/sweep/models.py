@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -86,6 +86,7 @@ class Models:
         optimizer: "adam", "adamw" or "sgd".
         form: The form of the converted models.
         device: Where they are trained.
+        convert: How a source is converted; with passes of one's own, say.
     """
 
     source: Source
@@ -93,6 +94,7 @@ class Models:
     optimizer: str
     form: str
     device: torch.device
+    convert: Callable[..., Conversion] = convert_source
     _converted: dict[str, Conversion] = field(default_factory=dict[str, Conversion])
 
     def made(self, point: Point, values: Mapping[str, Value]) -> Made:
@@ -127,7 +129,7 @@ class Models:
         if key not in self._converted:
             vary = tuple(growing(self.source)) if base == target else ()
             source = replace(self.source, base=base, target=target, vary=vary)
-            converted = convert_source(source, optimizer=self.optimizer, form=self.form)
+            converted = self.convert(source, optimizer=self.optimizer, form=self.form)
             self._converted[key] = converted
         return self._converted[key]
 

@@ -1,0 +1,153 @@
+"""What a check trains: a model of any variant at any width, and its batches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from typing import Final
+
+import torch
+
+from mufx.api import Conversion, convert_source
+from mufx.applying import apply
+from mufx.check.data import Feed, feed
+from mufx.check.request import Request, Variant
+from mufx.check.training import Run, run
+from mufx.diagnostics import Diagnostic, MufxError, Place, error
+from mufx.discovery import Found
+from mufx.factory import place_of
+from mufx.optim import param_groups
+from mufx.source import BATCH, Source
+from mufx.sweep.batches import Data, Loss, data_of, load_data
+from mufx.sweep.models import Made, Models
+from mufx.sweep.settings import Parametrization, Point
+from mufx.sweep.widths import growing, widths_of
+
+WIDTHS: Final = 4
+_CLASSES: Final[Mapping[str, Callable[..., torch.optim.Optimizer]]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sgd": torch.optim.SGD,
+}
+
+
+@dataclass
+class Experiment:
+    """Trains one run of any variant; what `checked` repeats over widths and seeds."""
+
+    models: Models
+    feed: Feed
+    request: Request
+
+    def __call__(self, variant: Variant, width: int, seed: int) -> Run:
+        """One run: the seed gives the init, and then the batches."""
+        model, optimizer = self._made(variant, width, seed)
+        device = self.models.device
+        first, *rest = self.feed.batches(seed, self.request.steps + 1, device)
+        args, kwargs = first
+        probe = args[: self.feed.loss.positional], kwargs
+        return run(model, optimizer, self.feed.loss, rest, probe, seed)
+
+    def _made(self, variant: Variant, width: int, seed: int) -> Made:
+        values = {"lr": self.request.lr}
+        if variant is not Variant.APPLIED:
+            return self.models.made(Point(Parametrization(variant), width, seed), values)
+        manifest = self.models.conversion(self.models.widths[width]).manifest
+        plain, _ = self.models.made(Point(Parametrization.SP, width, seed), values)
+        groups = param_groups(plain, apply(plain, manifest), lr=self.request.lr, weight_decay=0.0)
+        return plain, _CLASSES[self.request.optimizer](groups)
+
+
+def prepared(request: Request, source: Source, found: Found) -> Experiment:
+    """What a request from the command line asks for: data is `--data`, else `data` of the file.
+
+    Raises:
+        MufxError: see `planned`.
+    """
+    data = None
+    if request.data is not None:
+        data = load_data(request.data)
+    elif callable(vars(found.module).get("data")):
+        data = data_of(found.module)
+    return planned(source, request, data, found.factory.place)
+
+
+def planned(
+    source: Source,
+    request: Request,
+    data: Data | None = None,
+    place: Place | None = None,
+    convert: Callable[..., Conversion] = convert_source,
+) -> Experiment:
+    """Every width converted, so that it is known to, and data of every step at hand.
+
+    Raises:
+        MufxError: `MUF76x` for what is wrong with the request, `MUF752` for widths at which a
+            knob is not whole, `MUF753` to `MUF755` for the data, and all a conversion refuses.
+    """
+    place = place or place_of(source.build)
+    widths = widths_of(source, request.widths, place)
+    if len(widths) < WIDTHS:
+        raise MufxError(_too_few(list(widths), place))
+    _check_base(source, list(widths), place)
+    device = device_of(request.device)
+    models = Models(source, widths, request.optimizer, request.form, device, convert)
+    for knobs in widths.values():
+        models.conversion(knobs)
+    loss = Loss(len(source.inputs(BATCH)[0]), place)
+    fed = feed(source, data, request.batch, loss)
+    fed.batches(0, request.steps + 1, torch.device("cpu"))
+    return Experiment(models, fed, request)
+
+
+def digest(experiment: Experiment) -> str:
+    """Of everything that makes runs comparable: the source, what was decided, data, settings."""
+    models, request = (
+        experiment.models,
+        replace(experiment.request, widths=None, seeds=0, variants=()),
+    )
+    texts = [models.conversion(k).files() for k in models.widths.values()]
+    data = experiment.feed.data.digest if experiment.feed.data is not None else None
+    parts = [models.source.digest, dict(models.source.base), asdict(request), data]
+    decided = [sorted(files.values()) for files in texts]
+    return sha256(json.dumps([parts, decided], default=repr).encode()).hexdigest()
+
+
+def device_of(name: str) -> torch.device:
+    """A device that is there.
+
+    Raises:
+        MufxError: `MUF761`.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as problem:
+        what = f"--device {name}: {str(problem).splitlines()[0]}"
+        raise MufxError(error("MUF761", what, hint="write --device cpu or --device cuda")) from None
+    return device
+
+
+def _check_base(source: Source, widths: list[int], place: Place) -> None:
+    knob = next(iter(growing(source)))
+    base = float(str(source.base[knob]))
+    if widths[-1] <= base:
+        raise MufxError(
+            error(
+                "MUF760",
+                f"no width is above the base, {knob}={base:g}: μP and SP are the same there",
+                hint=f"give --widths from {base:g} up, or a smaller --base",
+                place=place,
+            )
+        )
+
+
+def _too_few(widths: list[int], place: Place) -> Diagnostic:
+    return error(
+        "MUF760",
+        f"{len(widths)} widths ({', '.join(map(str, widths))}) give no slope with an uncertainty",
+        hint=f"give at least {WIDTHS}: --widths 64,128,256,512",
+        place=place,
+    )

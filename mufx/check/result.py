@@ -1,0 +1,137 @@
+"""What a check found: the rows, the verdict, and all of it as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Final
+
+import numpy as np
+
+from mufx.check.request import Request, Variant
+from mufx.check.slopes import Slope, Verdict
+from mufx.check.training import Run
+
+_AGREES: Final = 0.1
+_DEPARTURES: Final = (Verdict.GROWS, Verdict.VANISHES, Verdict.DIVERGED)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRow:
+    """One node of one variant: slopes of its size and its change, and what was predicted."""
+
+    variant: Variant
+    node: str
+    size: Slope
+    change: Slope
+    predicted: float | None
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the slope of the change says by itself."""
+        return self.change.verdict
+
+    @property
+    def departs(self) -> bool:
+        """Whether a μP node does what neither μP nor a folded multiplier would do.
+
+        `mufx.apply` moves factors into parameters, and what those compute then falls on purpose;
+        nothing is predicted for it, so only growth counts there.
+        """
+        judged = self.change.relative_to(self.predicted or 0.0)
+        falls = judged is Verdict.VANISHES and self.variant is Variant.APPLIED
+        return self.variant is not Variant.SP and judged in _DEPARTURES and not falls
+
+    @property
+    def disagrees(self) -> bool:
+        """Whether slope and prediction are further apart than 0.1 and what the seeds allow."""
+        if self.predicted is None or self.change.value is None:
+            return False
+        return abs(self.change.value - self.predicted) > _AGREES + 2 * self.change.error
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A finished check."""
+
+    model: str
+    knob: str
+    widths: tuple[int, ...]
+    request: Request
+    rows: tuple[NodeRow, ...]
+    runs: Mapping[Variant, Mapping[int, tuple[Run, ...]]]
+    skipped: Mapping[Variant, str]
+    synthetic: bool
+
+    def of(self, variant: Variant) -> tuple[NodeRow, ...]:
+        """The nodes of one variant."""
+        return tuple(row for row in self.rows if row.variant is variant)
+
+    @property
+    def departures(self) -> tuple[NodeRow, ...]:
+        """The μP nodes that depart; a conversion that is right has none."""
+        return tuple(row for row in self.rows if row.departs)
+
+    @property
+    def diverged(self) -> tuple[tuple[Variant, int, int, int], ...]:
+        """Every run with a loss that was not finite: variant, width, seed, step."""
+        return tuple(
+            (variant, width, seed, made.diverged)
+            for variant, by_width in self.runs.items()
+            for width, runs in by_width.items()
+            for seed, made in enumerate(runs)
+            if made.diverged is not None
+        )
+
+    @property
+    def passes(self) -> bool:
+        """Whether no μP node departs and no μP run diverged."""
+        return not self.departures and all(v is Variant.SP for v, *_ in self.diverged)
+
+    def largest(self, variant: Variant) -> float:
+        """The largest slope of a change, less its prediction where that is one of μP."""
+        return max(self._left(variant), default=0.0)
+
+    def median(self, variant: Variant) -> float:
+        """The median size of the same."""
+        left = self._left(variant)
+        return float(np.median(np.abs(left))) if left else 0.0
+
+    def _left(self, variant: Variant) -> list[float]:
+        return [
+            row.change.value - (0.0 if variant is Variant.SP else row.predicted or 0.0)
+            for row in self.of(variant)
+            if row.change.value is not None
+        ]
+
+    def document(self) -> dict[str, object]:
+        """Everything as JSON takes it."""
+        return {
+            "model": self.model,
+            "width": self.knob,
+            "widths": list(self.widths),
+            "settings": {**asdict(self.request), "widths": list(self.widths)},
+            "synthetic": self.synthetic,
+            "passes": self.passes,
+            "skipped": {v.value: why for v, why in self.skipped.items()},
+            "diverged": [
+                {"variant": v.value, "width": w, "seed": s, "step": step}
+                for v, w, s, step in self.diverged
+            ],
+            "nodes": [_record(row) for row in self.rows],
+        }
+
+
+def _record(row: NodeRow) -> dict[str, object]:
+    diverged = row.change.diverged
+    return {
+        "variant": row.variant.value,
+        "node": row.node,
+        "slope": row.change.value,
+        "error": None if diverged else row.change.error,
+        "size_slope": row.size.value,
+        "predicted": row.predicted,
+        "verdict": row.verdict.value,
+        "departs": row.departs,
+        "disagrees": row.disagrees,
+    }
