@@ -9,9 +9,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
+from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
 _FILLS = frozenset({Tensor.normal_, Tensor.uniform_})
+# A mode is given the whole call of these, and not what happens inside; the tensor is a keyword.
+_INITS = frozenset({init.normal_, init.uniform_, init.kaiming_uniform_})
 
 
 class Undrawn(TorchFunctionMode):
@@ -25,7 +28,10 @@ class Undrawn(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> object:
         """Everything else happens."""
-        return args[0] if fills(func, args) else func(*args, **(kwargs or {}))
+        given = kwargs or {}
+        if func in _INITS and given["tensor"].is_meta:
+            return given["tensor"]
+        return args[0] if fills(func, args) else func(*args, **given)
 
 
 def fills(func: Callable[..., object], args: tuple[Any, ...]) -> bool:

@@ -12,11 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mufx.undrawn import Undrawn
 
 
-class Kernels(TorchDispatchMode):
+class Kernels(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes the kernels that run."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.seen: list[str] = []
 
     def __torch_dispatch__(
