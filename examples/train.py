@@ -2,8 +2,9 @@
 
 python examples/train.py out/gpt --minutes 1
 
-The folder is what `mufx convert` wrote: model_mup.py and manifest.json. Nothing else of mufx is
-needed to train. The model takes (tokens, targets) and returns (logits, loss), over bytes.
+The folder is what `mufx convert` wrote: model_mup.py, optim_mup.py and manifest.json. Nothing else
+of mufx is needed to train. The model takes (tokens, targets) and returns (logits, loss), over
+bytes.
 """
 
 from __future__ import annotations
@@ -44,16 +45,16 @@ class Options:
 def main() -> None:
     options = parse_options()
     torch.manual_seed(SEED)
-    emitted = load(options.folder / "model_mup.py")
-    model = build(emitted, options.device)
-    groups = emitted.param_groups(model, lr=options.lr, weight_decay=0.1)
+    model = build(load(options.folder / "model_mup.py"), options.device)
+    optim = load(options.folder / "optim_mup.py")
+    groups = optim.param_groups(model, lr=options.lr, weight_decay=0.1)
     optimizer = torch.optim.AdamW(groups)
     text = standard_library(int(options.megabytes * 1e6))
     cut = int(len(text) * (1 - HELD_OUT))
     parameters = sum(p.numel() for p in model.parameters())
     print(f"{type(model).__name__}: {parameters:,} parameters, {len(groups)} groups")
     print(f"text: {len(text):,} bytes of Python's standard library, the last 10 % held out")
-    train(model, optimizer, emitted.clip_grad_norm_, text[:cut], text[cut:], options)
+    train(model, optimizer, optim.clip_grad_norm_, text[:cut], text[cut:], options)
 
 
 def parse_options() -> Options:
@@ -73,7 +74,7 @@ def parse_options() -> Options:
 
 
 def load(path: Path) -> ModuleType:
-    """The emitted file as a module."""
+    """An emitted file as a module."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is no Python file")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import importlib.util
+import inspect
 import shutil
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from torch import nn
 import mufx
 from mufx import manifest as manifests
 from mufx.diagnostics import Diagnostic, raise_errors
+from mufx.emit import optim_mup
 from mufx.emit.initialisation import InitScale
 from mufx.emit.writer import Emission, emit
 from mufx.garbage import uncollected
@@ -33,6 +35,7 @@ from mufx.source import ExampleInputs, Source, from_callable
 from mufx.tracing import trace as trace_source
 
 MODULE_FILE = "model_mup.py"
+OPTIM_FILE = "optim_mup.py"
 MANIFEST_FILE = "manifest.json"
 
 Progress = Callable[[str], None]
@@ -166,10 +169,14 @@ class Conversion:
 
     def files(self) -> dict[str, str]:
         """The emitted files by name."""
-        return {MODULE_FILE: self.text, MANIFEST_FILE: manifests.dumps(self.manifest)}
+        return {
+            MODULE_FILE: self.text,
+            OPTIM_FILE: inspect.getsource(optim_mup),
+            MANIFEST_FILE: manifests.dumps(self.manifest),
+        }
 
     def write(self, folder: str | Path) -> None:
-        """Writes the emitted module and its manifest into a folder, which is made."""
+        """Writes the emitted files into a folder, which is made."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in self.files().items():

@@ -47,7 +47,9 @@ def mufx(
     """Converts a PyTorch model to the maximal update parametrization (μP)."""
 
 
-app.command(help=f"Convert a model, and write model_mup.py and manifest.json. {EXECUTES}")(convert)
+app.command(
+    help=f"Convert a model, and write model_mup.py, optim_mup.py and manifest.json. {EXECUTES}"
+)(convert)
 app.command(
     help="Judge a model, or an existing μP implementation with its optimizer, without training. "
     f"{EXECUTES}"

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mufx.diagnostics import MufxError, error
-from mufx.emit import runtime
+from mufx.emit import optim_mup
 from mufx.manifest import Manifest
 from mufx.program import Optimizer
 
@@ -57,7 +57,7 @@ def param_groups(
         )
     found = matched(module, manifest)
     values = {"lr": lr, "weight_decay": weight_decay, "eps": eps}
-    groups = runtime._groups(found, manifest.optimizer.value, values)
+    groups = optim_mup._groups(found, manifest.optimizer.value, values)
     if no_decay is None:
         return groups
     excluded = {id(p) for name, (p, _) in found.items() if no_decay(name, p)}
@@ -80,7 +80,7 @@ def clip_grad_norm_(
     Raises:
         MufxError: `MUF506` where the module's parameters are not the manifest's.
     """
-    return runtime._clip(matched(module, manifest), max_norm, norm_type)
+    return optim_mup._clip(matched(module, manifest), max_norm, norm_type)
 
 
 def scaled(value: float, groups: Iterable[Mapping[str, Any]]) -> list[float]:
@@ -99,7 +99,7 @@ def matched(module: nn.Module, manifest: Manifest) -> dict[str, Any]:
     """Parameters and their entries by name, without a copy: clipping needs them every step."""
     entries = {name: vars(entry) for name, entry in manifest.parameters.items()}
     try:
-        return runtime._entries(module, {"parameters": entries})
+        return optim_mup._entries(module, {"parameters": entries})
     except ValueError as problem:
         raise MufxError(
             error(
@@ -115,7 +115,7 @@ def _differences(module: nn.Module, manifest: Manifest) -> list[str]:
     """Everything that keeps a module from being the one of a manifest."""
     names = {n: name for name, e in manifest.parameters.items() for n in (name, *e.tied)}
     present = dict(module.named_parameters())
-    key = str if names.keys() >= present.keys() else runtime._plain
+    key = str if names.keys() >= present.keys() else optim_mup._plain
     names = {key(n): name for n, name in names.items()}
     problems: list[str] = []
     taken: set[str] = set()

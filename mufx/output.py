@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mufx.diagnostics import MufxError, error
 
-FILES = ("model_mup.py", "manifest.json", "report.html")
+FILES = ("model_mup.py", "optim_mup.py", "manifest.json", "report.html")
 _IGNORED = {"__pycache__"}  # importing the emitted file leaves it
 
 

@@ -43,7 +43,8 @@ def test_an_example_is_written_explained_and_can_be_trained(name: str, tmp_path:
                  "--json", "-o", out)  # fmt: skip
     assert (result.exit_code, result.exception) == (0, None)
     document = json.loads(result.stdout)
-    assert document["written"] == [str(out / "model_mup.py"), str(out / "manifest.json")]
+    written = [str(out / name) for name in ("model_mup.py", "optim_mup.py", "manifest.json")]
+    assert document["written"] == written
 
     found = manifest.load(out / "manifest.json")
     assert (found.optimizer, found.form) == (EXAMPLES[name], FORMS[name])

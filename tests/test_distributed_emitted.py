@@ -41,9 +41,10 @@ WRAPPERS: dict[str, Callable[[nn.Module], nn.Module]] = {
 def trained(file: Path, wrap: Callable[[nn.Module], nn.Module]) -> Tensor:
     """The losses of four clipped steps on fixed tokens, and the norms before clipping."""
     emitted: Any = import_emitted(file)
+    optim: Any = import_emitted(file.with_name("optim_mup.py"))
     torch.manual_seed(0)
     model = wrap(emitted.GPT().double())
-    optimizer = torch.optim.AdamW(emitted.param_groups(model, lr=1e-2, weight_decay=0.1))
+    optimizer = torch.optim.AdamW(optim.param_groups(model, lr=1e-2, weight_decay=0.1))
     tokens = torch.arange(2 * 8).reshape(2, 8) * 7 % 256
     losses: list[float] = []
     norms: list[float] = []
@@ -51,7 +52,7 @@ def trained(file: Path, wrap: Callable[[nn.Module], nn.Module]) -> Tensor:
         optimizer.zero_grad()
         _, loss = model(tokens, tokens.roll(-1, dims=1))
         torch.autograd.backward(loss)
-        norm = emitted.clip_grad_norm_(model, 0.05)
+        norm = optim.clip_grad_norm_(model, 0.05)
         norms.append(float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm))
         losses.append(float(loss.detach()))
         optimizer.step()

@@ -175,7 +175,7 @@ EMITTED = """
 import torch
 from torch import nn
 
-__all__ = ["Bigrams", "clip_grad_norm_", "param_groups"]
+__all__ = ["Bigrams"]
 
 
 class Bigrams(nn.Module):
@@ -186,6 +186,10 @@ class Bigrams(nn.Module):
     def forward(self, idx, targets=None):
         logits = self.table(idx)
         return logits, nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+"""
+
+OPTIM = """
+from torch import nn
 
 
 def param_groups(model, lr, weight_decay=0.0):
@@ -204,6 +208,7 @@ def trained(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_training_an_emitted_folder_lowers_its_losses(tmp_path: Path) -> None:
     (tmp_path / "model_mup.py").write_text(EMITTED)
+    (tmp_path / "optim_mup.py").write_text(OPTIM)
 
     run = trained(str(tmp_path), "--steps", "60", "--lr", "0.1", "--megabytes", "0.2")
 

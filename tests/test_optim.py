@@ -19,7 +19,7 @@ from torch.optim import SGD, Adam, AdamW
 from torch.optim import lr_scheduler as schedule
 
 from mufx.diagnostics import MufxError
-from mufx.emit import runtime
+from mufx.emit import optim_mup
 from mufx.manifest import (
     EmittedEntry,
     Manifest,
@@ -457,13 +457,14 @@ def test_adam_with_decay_is_refused() -> None:
 
 
 def emitted(folder: Path, model: nn.Module, optimizer: Optimizer = Optimizer.ADAMW) -> ModuleType:
-    """The runtime as an emitted file: alone, beside its manifest."""
-    file = folder / "model_mup.py"
-    file.write_bytes(Path(runtime.__file__).read_bytes())
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    """The emitted file, alone beside a model and its manifest."""
+    (folder / "model_mup.py").write_text("# the model\n", encoding="utf-8")
+    digest = hashlib.sha256(b"# the model\n").hexdigest()
+    file = folder / "optim_mup.py"
+    file.write_bytes(Path(optim_mup.__file__).read_bytes())
     text = dumps(described(model, PLAN, optimizer, emitted=digest))
     (folder / "manifest.json").write_text(text, encoding="utf-8")
-    spec = importlib.util.spec_from_file_location("model_mup", file)
+    spec = importlib.util.spec_from_file_location("optim_mup", file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

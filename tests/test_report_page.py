@@ -100,7 +100,7 @@ def test_the_page_filters_and_sorts_and_fits(width: int, tmp_path: Path) -> None
     assert page["none"] == []
     assert page["focused"]
     assert page["themes"] == ["rgb(252, 252, 251)", "rgb(22, 24, 28)"]
-    assert f"import {manifest().model}, clip_grad_norm_, param_groups" in page["text"]
+    assert f"from model_mup import {manifest().model}\n" in page["text"]
 
 
 def test_hostile_names_are_text(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ SCHEMA = Path(__file__).parents[1] / "manifest.schema.json"
 HEAD = """# The manifest
 
 `manifest.json` is what a conversion decided, as data. `mufx convert` writes it beside
-`model_mup.py`, which reads it to make the optimizer's groups. The same input gives the same bytes.
+`model_mup.py`; `optim_mup.py` reads it to make the optimizer's groups. The same input gives the
+same bytes.
 
 The document carries its own digest and that of `model_mup.py`. Groups are refused where either was
 edited: scales cannot be set by hand (`MUF503`, `MUF505`). The schema's version is {version}; a

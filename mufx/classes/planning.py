@@ -15,7 +15,7 @@ from mufx.classes.listing import families, listed
 from mufx.classes.numbers import Answers
 from mufx.classes.program import trace_instance
 from mufx.diagnostics import MufxError, Place, error, raise_errors
-from mufx.emit import runtime
+from mufx.emit import optim_mup
 from mufx.magnitudes import Site
 from mufx.passes.assign_roles import assign_roles
 from mufx.passes.find_corrections import find_corrections
@@ -94,12 +94,12 @@ class InstancePlan:
             )
         entries = {name: {**asdict(p), "tied": ()} for name, p in self.parameters.items()}
         try:
-            found = runtime._entries(model, {"parameters": entries})
+            found = optim_mup._entries(model, {"parameters": entries})
         except ValueError as problem:
             hint = "give the instance that the plan was made for"
             raise MufxError(error("MUF506", str(problem), hint=hint)) from None
         values = {"lr": lr, "weight_decay": weight_decay, "eps": eps}
-        return runtime._groups(found, optimizer.value, values)
+        return optim_mup._groups(found, optimizer.value, values)
 
     def document(self) -> dict[str, object]:
         """The records as JSON takes them."""

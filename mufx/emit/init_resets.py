@@ -19,7 +19,7 @@ from mufx.emit.init_facts import WHOLE_WRITES, InitFacts
 from mufx.rules.table import operation
 
 RESET = (
-    "for module in self.modules():  # the draws advance the random stream, and are overwritten",
+    "for module in self.modules():",
     '    if hasattr(module, "reset_parameters"):',
     "        module.reset_parameters()",
 )

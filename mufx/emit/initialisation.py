@@ -47,8 +47,8 @@ def init_body(
         MufxError: `MUF4xx`: an operation that has no public name in torch.
     """
     statements = init_statements(construction, leaves)
-    lines = list(RESET) if statements.reset else []
-    lines += [_OVERWRITTEN] if statements.overwritten else []
+    lines = [_OVERWRITTEN] if statements.reset or statements.overwritten else []
+    lines += RESET if statements.reset else ()
     if any("device=device" in text for text in statements.ordered):
         lines.append(_device(construction))
     lines += fold(statements.ordered, construction.model)

@@ -14,7 +14,6 @@ from torch import fx, nn
 
 from mufx.construction import Construction
 from mufx.diagnostics import MufxError, error
-from mufx.emit import runtime
 from mufx.emit.bodies import Body, BodyContext, write_body
 from mufx.emit.calls import CallTree, call_tree
 from mufx.emit.classes import EmittedClass, Instance, group
@@ -213,13 +212,13 @@ class _Writer:
         """The whole file."""
         heights = {p: self._height(p) for p, k in self.tree.kinds.items() if k is Kind.CLASS}
         classes: list[EmittedClass] = []
-        taken: set[str] = {"Tensor", "NamedTuple", "Path"}
+        taken: set[str] = {"Any", "NamedTuple", "OrderedDict", "Tensor"}
         for height in sorted(set(heights.values())):
             instances = [self._instance(p) for p, h in heights.items() if h == height]
             for emitted in group(instances, taken):
                 classes.append(emitted)
                 self.classes.update({i.path: emitted for i in emitted.instances})
-        parts = [*self._records(), *(self._class(c) for c in classes), _runtime()]
+        parts = [*self._records(), *(self._class(c) for c in classes)]
         parts.insert(0, _header(self.emission, "\n".join(parts)))
         return "\n\n\n".join(parts) + "\n"
 
@@ -475,17 +474,11 @@ def _header(emission: Emission, text: str) -> str:
     lines = [f'"""{emission.name} in the maximal update parametrization.', ""]
     summary = [part for line in emission.summary.splitlines() for part in wrap(line, WIDTH)]
     lines += [*summary, '"""', "", "from __future__ import annotations", ""]
-    lines += ["import hashlib", "import json"]
-    lines += ["from collections import OrderedDict"] if "OrderedDict(" in text else []
-    lines += ["from functools import cache", "from pathlib import Path"]
-    lines += [f"from typing import Any{', NamedTuple' if '(NamedTuple):' in text else ''}", ""]
+    standard = ["from collections import OrderedDict"] if "OrderedDict(" in text else []
+    typing = [name for name in ("Any", "NamedTuple") if re.search(rf"\b{name}\b", text)]
+    standard += [f"from typing import {', '.join(typing)}"] if typing else []
+    lines += [*standard, ""] if standard else []
     lines += ["import torch"]
     lines += ["import torch.nn.functional as F"] if re.search(r"(?<![\w.])F\.", text) else []
-    lines += ["from torch import Tensor, nn", ""]
-    lines += [f'__all__ = ["{emission.name}", "clip_grad_norm_", "param_groups"]']
+    lines += ["from torch import Tensor, nn", "", f'__all__ = ["{emission.name}"]']
     return "\n".join(lines)
-
-
-def _runtime() -> str:
-    source = inspect.getsource(runtime)
-    return source[source.index("@cache") :].rstrip()

@@ -59,7 +59,8 @@ def _training(manifest: Manifest) -> str:
     eps = "" if sgd else ", eps=1e-8"
     return (
         "import torch\n"
-        f"from {module} import {manifest.model}, clip_grad_norm_, param_groups\n\n"
+        f"from {module} import {manifest.model}\n"
+        "from optim_mup import clip_grad_norm_, param_groups\n\n"
         f'model = {manifest.model}(device="cpu")\n'
         f"groups = param_groups(model, lr=1e-3, weight_decay=0.1{eps})  # as tuned at base width\n"
         f"optimizer = torch.optim.{optimizer}(groups)\n\n"

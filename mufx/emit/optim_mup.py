@@ -1,7 +1,6 @@
-"""The functions at the end of every emitted `model_mup.py`, copied there as they stand.
+"""Optimizer groups and gradient clipping for the model beside this file, by its manifest.json.
 
-They are also what `mufx.optim` is built on, so both give the same groups. They use torch and the
-standard library only, and nothing but each other and the names imported here.
+Written beside every model that mufx converts, always the same; it needs torch and not mufx.
 """
 
 from __future__ import annotations
@@ -18,11 +17,12 @@ from torch import nn
 
 @cache
 def _manifest() -> dict[str, Any]:
-    """What manifest.json says; it must be the one that was written with this file."""
-    here = Path(__file__)
-    manifest: dict[str, Any] = json.loads(here.with_name("manifest.json").read_text("utf-8"))
-    if hashlib.sha256(here.read_bytes()).hexdigest() != manifest["emitted"]["digest"]:
-        raise RuntimeError(f"{here} or its manifest.json was changed: convert it again")
+    """What manifest.json says; it must be the one that was written with the model."""
+    path = Path(__file__).with_name("manifest.json")
+    manifest: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    model = path.with_name(manifest["emitted"]["file"])
+    if hashlib.sha256(model.read_bytes()).hexdigest() != manifest["emitted"]["digest"]:
+        raise RuntimeError(f"{model} or its manifest.json was changed: convert it again")
     return manifest
 
 
