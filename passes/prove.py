@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from torch import fx
-
 from mufx.align import Trace
 from mufx.diagnostics import error
-from mufx.magnitudes import Magnitude, Site, SiteKind
+from mufx.magnitudes import Site, SiteKind
 from mufx.passes.scale_inits import size
 from mufx.program import Optimizer, Program
 from mufx.ratios import Check, Finding, Scaling
@@ -38,21 +36,6 @@ def findings(program: Program) -> list[Finding]:
     """Every ratio of the program that leaves 1, in the order of the graph, both modes."""
     found = [f for trace in program.traces for f in walked(program, trace).findings]
     return list(dict.fromkeys(found))
-
-
-def sizes(program: Program) -> dict[str, float]:
-    """By module: target over base of the size of its first result in training, as calculated.
-
-    1, but where a multiplier was folded: a norm whose gain holds a tied readout's 1/m.
-    """
-    walk = walked(program, program.train)
-    found: dict[str, float] = {}
-    for (path, _), result in program.train.recording.results.items():
-        first: object = result[0] if isinstance(result, tuple) and result else result
-        value = walk.values.get(first.name) if isinstance(first, fx.Node) else None
-        if isinstance(value, Magnitude):
-            found[path or "output"] = value.ratio
-    return found
 
 
 def walked(program: Program, trace: Trace) -> Check:

@@ -113,7 +113,7 @@ def test_a_run_that_diverged_fails_the_check() -> None:
 
     def runs(settings: str) -> Runs:
         kept = Runs(None, settings)
-        kept.get("mup", 128, 0, lambda: Run({}, {}, diverged=3))
+        kept.get("mup", 128, 0, lambda: Run({}, {}, {}, diverged=3))
         return kept
 
     found = checked(made, runs)
@@ -125,16 +125,16 @@ def test_a_run_that_diverged_fails_the_check() -> None:
 
 def test_finished_runs_are_taken_up_and_a_cut_line_is_run_again(tmp_path: Path) -> None:
     file = tmp_path / FILE
-    Runs(file, "a").get("mup", 64, 0, lambda: Run({"x": 1.0}, {"x": 2.0}))
+    Runs(file, "a").get("mup", 64, 0, lambda: Run({"x": 0.0}, {"x": 1.0}, {"x": 2.0}))
     with file.open("a") as stream:
         stream.write('{"settings": "a", "key": "mup 64 1", "ru')
-    again = Run({"x": 5.0}, {"x": 5.0})
+    again = Run({}, {"x": 5.0}, {"x": 5.0})
 
     second = Runs(file, "a")
 
-    assert second.get("mup", 64, 0, lambda: again) == Run({"x": 1.0}, {"x": 2.0})
+    assert second.get("mup", 64, 0, lambda: again) == Run({"x": 0.0}, {"x": 1.0}, {"x": 2.0})
     assert second.get("mup", 64, 1, lambda: again) == again
-    assert Runs(file, "a").get("mup", 64, 1, lambda: Run({}, {})) == again
+    assert Runs(file, "a").get("mup", 64, 1, lambda: Run({}, {}, {})) == again
     assert Runs(file, "b").get("mup", 64, 0, lambda: again) == again
 
 
@@ -164,6 +164,16 @@ def test_batches_that_end_early_are_refused(tmp_path: Path) -> None:
         experiment(data=str(file))
 
     assert problem.value.diagnostics[0].code == "MUF754"
+
+
+def test_the_command_fails_and_says_where_where_training_diverges() -> None:
+    asked = ["check", MLP, "--optimizer", "sgd", "--lr", "1e9", "--seeds", "1", "--steps", "9"]
+
+    done = CliRunner().invoke(app, asked)
+
+    assert done.exit_code == 1
+    assert "μP, emitted diverged at width=64, seed 0, in step" in done.output
+    assert "μP does not hold" in done.output
 
 
 def test_the_command_writes_numbers_and_figures(tmp_path: Path) -> None:

@@ -89,10 +89,11 @@ def _knob(source: Source) -> str:
 def _rows(
     variant: Variant, runs: Mapping[int, tuple[Run, ...]], predicted: Mapping[str, float]
 ) -> list[NodeRow]:
+    starts = fitted({w: [r.starts for r in made] for w, made in runs.items()})
     sizes = fitted({w: [r.sizes for r in made] for w, made in runs.items()})
     changes = fitted({w: [r.changes for r in made] for w, made in runs.items()})
     return [
-        NodeRow(variant, node, sizes[node], change, predicted.get(node))
+        NodeRow(variant, node, starts[node], sizes[node], change, predicted.get(node))
         for node, change in changes.items()
     ]
 

@@ -13,15 +13,24 @@ from mufx.check.slopes import Slope, Verdict
 from mufx.check.training import Run
 
 _AGREES: Final = 0.1
-_DEPARTURES: Final = (Verdict.GROWS, Verdict.VANISHES, Verdict.DIVERGED)
 
 
 @dataclass(frozen=True, slots=True)
 class NodeRow:
-    """One node of one variant: slopes of its size and its change, and what was predicted."""
+    """One node of one variant: slopes over width, and what was predicted.
+
+    Attributes:
+        variant: What was trained.
+        node: `module:operation#n`.
+        start: The slope of its size before the first step.
+        size: The slope of its size after the last step.
+        change: The slope of the difference.
+        predicted: What the change should have.
+    """
 
     variant: Variant
     node: str
+    start: Slope
     size: Slope
     change: Slope
     predicted: float | None
@@ -38,9 +47,32 @@ class NodeRow:
         `mufx.apply` moves factors into parameters, and what those compute then falls on purpose;
         nothing is predicted for it, so only growth counts there.
         """
-        judged = self.change.relative_to(self.predicted or 0.0)
-        falls = judged is Verdict.VANISHES and self.variant is Variant.APPLIED
-        return self.variant is not Variant.SP and judged in _DEPARTURES and not falls
+        if self.variant is Variant.SP:
+            return False
+        expected = self.predicted or 0.0
+        judged = self.change.relative_to(expected)
+        if self.starts_larger or judged in (Verdict.GROWS, Verdict.DIVERGED):
+            return True
+        falls = self.change.relative_to(expected + self._transient) is Verdict.VANISHES
+        return falls and self.variant is Variant.MUP
+
+    @property
+    def _transient(self) -> float:
+        """What readouts and attention logits start with, and lose only as they learn: width**-0.5.
+
+        Products of independent vectors, averaged over the width. What moves first is their
+        operands, and each such change is as small as the products are.
+        """
+        start = (self.start.value or 0.0) - (self.predicted or 0.0)
+        return min(0.0, max(start, -0.5))
+
+    @property
+    def starts_larger(self) -> bool:
+        """Whether the activation is larger in a wider model before any training.
+
+        Smaller it may be: readouts and attention logits start with a size of width**-0.5.
+        """
+        return self.start.relative_to(self.predicted or 0.0) is Verdict.GROWS
 
     @property
     def disagrees(self) -> bool:
@@ -89,7 +121,10 @@ class Checked:
         return not self.departures and all(v is Variant.SP for v, *_ in self.diverged)
 
     def largest(self, variant: Variant) -> float:
-        """The largest slope of a change, less its prediction where that is one of μP."""
+        """The largest slope of a change, less its prediction where that is one of μP.
+
+        Of a node that is too noisy to say it says nothing.
+        """
         return max(self._left(variant), default=0.0)
 
     def median(self, variant: Variant) -> float:
@@ -101,7 +136,7 @@ class Checked:
         return [
             row.change.value - (0.0 if variant is Variant.SP else row.predicted or 0.0)
             for row in self.of(variant)
-            if row.change.value is not None
+            if row.change.value is not None and row.verdict is not Verdict.NOISY
         ]
 
     def document(self) -> dict[str, object]:
@@ -129,6 +164,7 @@ def _record(row: NodeRow) -> dict[str, object]:
         "node": row.node,
         "slope": row.change.value,
         "error": None if diverged else row.change.error,
+        "start_slope": row.start.value,
         "size_slope": row.size.value,
         "predicted": row.predicted,
         "verdict": row.verdict.value,

@@ -73,6 +73,8 @@ def _departure(row: NodeRow) -> str:
     if row.change.value is None:
         return "departs: it diverged"
     expected = row.predicted or 0.0
+    if row.starts_larger:
+        return f"departs: it starts with slope {row.start.value:+.2f}, at most {expected:+.2f}"
     return f"departs: slope {row.change.value:+.2f}, and {expected:+.2f} is expected"
 
 
@@ -83,18 +85,23 @@ def _table(found: Checked, variant: Variant) -> Table:
 
     table = Table(title=NAMES[variant], box=SIMPLE_HEAD, pad_edge=False, title_justify="left")
     table.add_column("node")
-    for name in ("change", "size", "predicted", "verdict", ""):
+    for name in ("change", "start", "size", "predicted", "verdict", ""):
         table.add_column(name, justify="right")
     for row in found.of(variant):
         table.add_row(
             Text(row.node),
             _slope(row),
-            "" if row.size.value is None else f"{row.size.value:+.2f}",
-            "" if row.predicted is None else f"{row.predicted:+.2f}",
+            _number(row.start.value),
+            _number(row.size.value),
+            _number(row.predicted),
             Text(row.verdict, style=_STYLES[row.verdict]),
             "departs" if row.departs else "disagrees" if row.disagrees else "",
         )
     return table
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:+.2f}"
 
 
 def _slope(row: NodeRow) -> str:

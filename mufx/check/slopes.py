@@ -13,12 +13,9 @@ import numpy as np
 GROWS: Final = 0.15
 """Above its prediction no change may grow by more: growth is judged strictly."""
 VANISHES: Final = -0.5
-"""Loosely: attention logits with a scale of 1/d start at d**-0.5 and lose that only slowly.
-
-Past it counts what is past it by two standard errors.
-"""
+"""Loosely: what falls slowly may be on its way. It counts where two standard errors are past it."""
 NOISY: Final = 0.15
-"""A standard error above which a slope says nothing."""
+"""A standard error above which a slope says nothing, unless it is two of them away from 0."""
 
 
 class Verdict(StrEnum):

@@ -20,11 +20,13 @@ class Run:
     """What one run measured, by node: mean absolute values over all elements.
 
     Attributes:
+        starts: Of the activation before the first step.
         sizes: Of the activation after the last step.
         changes: Of its difference to what it was before the first step.
         diverged: The first step with a loss that is not finite, from 1; the run ends there.
     """
 
+    starts: Sizes
     sizes: Sizes
     changes: Sizes
     diverged: int | None = None
@@ -49,13 +51,12 @@ def run(
         optimizer.zero_grad(set_to_none=True)
         loss = loss_of(model, batch)
         if not math.isfinite(float(loss.detach())):
-            return Run({}, {}, step)
+            return Run({}, {}, {}, step)
         torch.autograd.backward(loss)
         optimizer.step()
     after = _looked(model, probe, seed)
-    sizes = {name: _mean(value) for name, value in after.items()}
-    changes = {name: _mean(after[name] - before[name]) for name in before if name in after}
-    return Run(sizes, changes)
+    changes = {name: after[name] - before[name] for name in before if name in after}
+    return Run(_means(before), _means(after), _means(changes))
 
 
 def _looked(model: nn.Module, probe: Inputs, seed: int) -> dict[str, Tensor]:
@@ -63,6 +64,10 @@ def _looked(model: nn.Module, probe: Inputs, seed: int) -> dict[str, Tensor]:
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         return activations(model, probe)
+
+
+def _means(values: Mapping[str, Tensor]) -> Sizes:
+    return {name: _mean(value) for name, value in values.items()}
 
 
 def _mean(value: Tensor) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, fx, nn
@@ -21,6 +21,9 @@ _HEADS = 4  # of the first sample: enough to see the size of attention logits
 
 class Watch(Recorder):
     """Keeps what every node computes; views of an activation are not kept again.
+
+    A single number, such as a loss, is no activation: its change goes through 0 now and then, and
+    no other entries make up for that.
 
     A node is called `module:operation#n`, its n-th use in that module: the same name at every
     width, in the original and in the emitted module. Attention weights inside a fused kernel are
@@ -63,7 +66,7 @@ class Watch(Recorder):
         if self._skip and isinstance(result, Tensor):
             self._weights.add(id(result))
         name = named(node, self.origins[node.name], self._seen)
-        if self._skip or not isinstance(result, Tensor) or not result.is_floating_point():
+        if self._skip or not _is_activation(result):
             return
         if self._logits is not None:
             self.found[f"{name}/{LOGITS}"] = self._logits
@@ -119,6 +122,10 @@ def _leave(watch: Watch) -> Callable[[nn.Module, object, object], None]:
         watch.calls.pop()
 
     return hook
+
+
+def _is_activation(result: object) -> TypeGuard[Tensor]:
+    return isinstance(result, Tensor) and result.is_floating_point() and result.numel() > 1
 
 
 def _writes(func: TorchFunction) -> bool:
