@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +146,53 @@ def test_at_base_width_every_scale_is_exactly_one(vector: str) -> None:
     assert all(s == type(s)() for s in program.plan.values())
     assert set(program.init_corrections.values()) == {1.0}
     assert str(program.train.graph) == str(traced.train.graph)
+
+
+# -- structures ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("base", "target", "scale"),
+    [
+        ({"heads": 4, "size": 64}, {"heads": 4, "size": 128}, 0.0625),
+        ({"heads": 4, "size": 64}, {"heads": 16, "size": 64}, 0.125),
+        ({"heads": 4, "size": 32}, {"heads": 4, "size": 128}, 0.0441942),
+    ],
+    ids=["A1", "A2", "A3"],
+)
+def test_attention_s_scale(base: dict[str, int], target: dict[str, int], scale: float) -> None:
+    """1/sqrt(size) at base width, from there on like 1/size."""
+    program = mufx.convert(M.Heads, (SERIES,), base, target).program
+    (node,) = (n for n in program.train.graph.nodes if "scaled_dot" in str(n.target))
+    found = node.kwargs.get("scale") or target["size"] ** -0.5
+    assert found == pytest.approx(scale, rel=1e-5)
+
+
+def tied(gain: bool, form: str, optimizer: str) -> mufx.Conversion:
+    base, target = knobs(d=D)
+    return mufx.convert(
+        partial(M.Tied, gain=gain), (TOKENS,), base, target, form=form, optimizer=optimizer
+    )
+
+
+@pytest.mark.parametrize("form", ["table3", "table8"])
+def test_tied_embeddings_keep_the_input_s_scales(form: str) -> None:
+    """T1: the readout's 1/m is a multiplication of what the shared matrix gives."""
+    adamw, sgd = (tied(False, form, o) for o in ("adamw", "sgd"))
+    entry = adamw.manifest.parameters["embed.weight"]
+
+    assert (entry.init_scale, entry.multiplier, entry.lr_scale) == (1, 1, 1)
+    assert (entry.eps_scale, entry.weight_decay_scale) == (0.25, 1)
+    assert sgd.manifest.parameters["embed.weight"].lr_scale == 4
+    assert [(c.before, c.after) for c in adamw.program.changes] == [("1", "0.25")]
+
+
+def test_a_tied_readout_s_factor_is_the_last_gain_s() -> None:
+    """T2: the gain starts at 1/m and learns as slowly; nothing is multiplied."""
+    adamw, sgd = (tied(True, "table3", o) for o in ("adamw", "sgd"))
+    entry = adamw.manifest.parameters["norm.weight"]
+
+    assert adamw.program.changes == ()
+    assert (entry.init_scale, entry.lr_scale, entry.eps_scale) == (0.25, 0.25, 1)
+    assert sgd.manifest.parameters["norm.weight"].lr_scale == 0.25
+    assert adamw.module().get_parameter("norm.weight").unique().tolist() == [0.25]

@@ -174,3 +174,33 @@ class Recurrent(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out(self.lstm(x)[0])
+
+
+class Heads(nn.Module):
+    """Attention with heads of any number and size."""
+
+    def __init__(self, heads: int, size: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(20, heads * size)
+        self.qkv = nn.Linear(heads * size, 3 * heads * size)
+        self.out = nn.Linear(heads * size, 8)
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        qkv = self.qkv(self.first(x)).chunk(3, dim=-1)
+        q, k, v = (t.unflatten(-1, (-1, self.size)).transpose(1, 2) for t in qkv)
+        y = F.scaled_dot_product_attention(q, k, v)
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
+class Tied(nn.Module):
+    """Tokens in and out by one matrix; before it a norm with a gain, or none that has one."""
+
+    def __init__(self, d: int, gain: bool) -> None:
+        super().__init__()
+        self.embed = normal(nn.Embedding(32, d), 0.02)
+        self.mix = nn.Linear(d, d)
+        self.norm = nn.LayerNorm(d, elementwise_affine=gain)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return F.linear(self.norm(self.mix(self.embed(tokens))), self.embed.weight)
