@@ -67,6 +67,7 @@ bench: $(VENV)/developed
 	$(BIN)/python benchmarks/convert.py
 	$(BIN)/python benchmarks/audit.py
 	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/watch.py
 
 clean:
 	rm -rf $(VENV) out build *.egg-info

@@ -79,11 +79,11 @@ class Recorder(TorchFunctionMode):
     ) -> object:
         """Performs the call, and adds a node if tensors came out of it or were changed by it."""
         kwargs = kwargs or {}
-        before = self.arguments((args, kwargs)) if _is_recordable(func) else None
+        before = self.arguments((args, kwargs)) if is_recordable(func) else None
         result = self.perform(func, args, kwargs)
-        if before is None or not (tensors(result) or _mutates(func, result)):
+        if before is None or not (tensors(result) or mutates(func, result)):
             return result
-        if not _is_inplace(func, kwargs):
+        if not is_inplace(func, kwargs):
             result = _fresh(result, tensors((args, kwargs)))
         node_args, node_kwargs = before
         node = self._create(func, node_args, node_kwargs)
@@ -143,7 +143,7 @@ class Recorder(TorchFunctionMode):
     # -- nodes ------------------------------------------------------------------------------
 
     def _create(self, func: TorchFunction, args: Any, kwargs: Any) -> fx.Node:
-        op, target, args = _spelling(func, args, kwargs)
+        op, target, args = spelling(func, args, kwargs)
         if "device" in kwargs and kwargs["device"] is not None:
             kwargs = {**kwargs, "device": DEVICE}
         node = self.graph.create_node(op, target, tuple(args), dict(kwargs))
@@ -218,7 +218,8 @@ _QUERIES = frozenset(
 )
 
 
-def _is_recordable(func: TorchFunction) -> bool:
+def is_recordable(func: TorchFunction) -> bool:
+    """Whether a call is an operation on tensors, not a question about them."""
     if func in _QUERIES:
         return False
     if _is_getter(func):
@@ -244,7 +245,7 @@ _OPERATORS = {
 }  # fmt: skip
 
 
-def _spelling(func: TorchFunction, args: Any, kwargs: Any) -> tuple[str, Any, Any]:
+def spelling(func: TorchFunction, args: Any, kwargs: Any) -> tuple[str, Any, Any]:
     """How fx writes the call: (node op, target, args)."""
     if _is_getter(func):
         return "call_function", getattr, (args[0], _property_name(func))
@@ -272,11 +273,13 @@ def _spelling(func: TorchFunction, args: Any, kwargs: Any) -> tuple[str, Any, An
 _NOT_REVERSED = frozenset({"rshift"})
 
 
-def _mutates(func: TorchFunction, result: object) -> bool:
+def mutates(func: TorchFunction, result: object) -> bool:
+    """Whether a call without a result wrote into a tensor."""
     return result is None and getattr(func, "__name__", "") == "__setitem__"
 
 
-def _is_inplace(func: TorchFunction, kwargs: Mapping[str, Any]) -> bool:
+def is_inplace(func: TorchFunction, kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call returns a tensor that it wrote into."""
     name: str = getattr(func, "__name__", "")
     if name.startswith("__"):
         return name.startswith("__i") and name not in ("__invert__", "__index__", "__int__")

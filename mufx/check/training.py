@@ -67,10 +67,17 @@ def _looked(model: nn.Module, probe: Inputs, seed: int) -> dict[str, Tensor]:
 
 
 def _means(values: Mapping[str, Tensor]) -> Sizes:
-    return {name: _mean(value) for name, value in values.items()}
+    return {name: size(value) for name, value in values.items()}
 
 
-def _mean(value: Tensor) -> float:
-    """Over finite elements: a causal mask of -inf has no size."""
+def size(value: Tensor) -> float:
+    """The mean absolute value over finite elements: a causal mask of -inf has no size."""
+    mean = float(value.abs().mean(dtype=_precision(value)))
+    if math.isfinite(mean):
+        return mean
     finite = value[value.isfinite()]
     return float(finite.abs().double().mean()) if finite.numel() else 0.0
+
+
+def _precision(value: Tensor) -> torch.dtype:
+    return torch.promote_types(value.dtype, torch.float32)

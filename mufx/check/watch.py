@@ -1,99 +1,106 @@
-"""Every activation of one forward pass, by node: the recorder with real tensors."""
+"""Every activation of a forward pass, by node."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.overrides import TorchFunctionMode
 
 from mufx.inputs import Inputs
-from mufx.recorder import Recorder, TorchFunction, tensors
-from mufx.recording import Call, Origin
-from mufx.rules.table import operation
+from mufx.recorder import TorchFunction, is_inplace, is_recordable, mutates, spelling, tensors
+from mufx.recording import Origin
+from mufx.rules.table import operation, operation_of
 
 LOGITS = "logits"
+Seen = Counter[tuple[str, str]]
+See = Callable[[str, Tensor], None]
 _HEADS = 4  # of the first sample: enough to see the size of attention logits
 
 
-class Watch(Recorder):
-    """Keeps what every node computes; views of an activation are not kept again.
-
-    A single number, such as a loss, is no activation: its change goes through 0 now and then, and
-    no other entries make up for that.
+class Watch(TorchFunctionMode):
+    """Shows what every node computes; views of an activation are not shown again.
 
     A node is called `module:operation#n`, its n-th use in that module: the same name at every
-    width, in the original and in the emitted module. Attention weights inside a fused kernel are
-    never in memory; the logits of some heads of the first sample are computed beside it.
+    width, in the original and in the emitted module, and in the graph that the recorder makes of
+    them. Attention weights inside a fused kernel are never in memory; the logits of some heads of
+    the first sample are computed beside it. A single number, such as a loss, is no activation: its
+    change goes through 0 now and then, and no other entries make up for that.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        """Nothing is seen yet."""
+    def __init__(self, model: nn.Module, see: See) -> None:
+        """A watch on a model; what `see` is shown can be written over later."""
         super().__init__()
-        self.found: dict[str, Tensor] = {}
+        self.see = see
+        self.path: list[str] = []
+        self._seen: Seen = Counter()
         self._weights = {id(p) for p in model.parameters()}
-        self._seen: Counter[tuple[str, str]] = Counter()
+        self._alive: list[Tensor] = []  # an id is only unique while its object lives
 
-    def perform(
-        self, func: TorchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    def __torch_function__(
+        self,
+        func: TorchFunction,
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> object:
-        """Runs the call, and notes what is a value of weights alone, or no new value."""
+        """Runs the call and shows its result where that is a new activation."""
+        kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        given = tensors((args, dict(kwargs)))
-        self._skip = bool(given) and all(id(t) in self._weights for t in given)
-        if self._skip:
-            made = tensors(result)
-            self._weights.update(map(id, made))
-            self._alive.extend(made)
-        self._logits = _attention_logits(func, args, kwargs)
-        storages = {t.untyped_storage().data_ptr() for t in given}
-        self._old = None if _writes(func) else storages
+        if is_recordable(func) and (tensors(result) or mutates(func, result)):
+            name = self._named(operation_of(*spelling(func, args, kwargs)[1:]))
+            logits = _attention_logits(func, args, kwargs)
+            if logits is not None:
+                self.see(f"{name}/{LOGITS}", logits)
+            self._note(name, result, tensors((args, kwargs)), is_inplace(func, kwargs))
         return result
 
-    def adopt(self, tensor: Tensor) -> fx.Node:
-        """An input, a parameter or a buffer: a node without a measurement."""
-        node = self.graph.create_node("placeholder", "given")
-        self._nodes[id(tensor)] = node
-        self._alive.append(tensor)
-        return node
-
-    def bind(self, node: fx.Node, result: object) -> None:
-        """Names the node, and keeps its result where that is a new activation."""
-        super().bind(node, result)
-        if self._skip and isinstance(result, Tensor):
-            self._weights.add(id(result))
-        name = named(node, self.origins[node.name], self._seen)
-        if self._skip or not _is_activation(result):
+    def _note(self, name: str, result: object, given: list[Tensor], in_place: bool) -> None:
+        made = tensors(result)
+        # The recorder takes several results apart, one node each.
+        names = [name] if isinstance(result, Tensor) else [self._named("getitem") for _ in made]
+        if given and all(id(t) in self._weights for t in given):
+            self._weights.update(map(id, made))
+            self._alive.extend(made)
             return
-        if self._logits is not None:
-            self.found[f"{name}/{LOGITS}"] = self._logits
-        if self._old is None or result.untyped_storage().data_ptr() not in self._old:
-            self.found[name] = result.detach().clone()
+        old = set[int]() if in_place else {_storage(t) for t in given}
+        for part, value in zip(names, made, strict=True):
+            if _is_activation(value) and _storage(value) not in old:
+                self.see(part, value.detach())
+
+    def _named(self, operation: str) -> str:
+        return numbered(self.path[-1] if self.path else "", operation, self._seen)
 
 
-def named(node: fx.Node, origin: Origin, seen: Counter[tuple[str, str]]) -> str:
+def numbered(path: str, operation: str, seen: Seen) -> str:
     """`module:operation#n`, where `seen` counts the operations so far."""
-    key = (origin.call.path if origin.call is not None else "", operation(node))
-    seen[key] += 1
-    return f"{key[0]}:{key[1]}#{seen[key]}"
+    seen[path, operation] += 1
+    return f"{path}:{operation}#{seen[path, operation]}"
+
+
+def named(node: fx.Node, origin: Origin, seen: Seen) -> str:
+    """The same of a node in a recorded graph."""
+    return numbered(origin.call.path if origin.call is not None else "", operation(node), seen)
 
 
 @torch.no_grad()
 def activations(model: nn.Module, batch: Inputs) -> dict[str, Tensor]:
     """What every node of the forward pass computes on a batch, in the mode that the model is in."""
-    watch = Watch(model)
+    found: dict[str, Tensor] = {}
     args, kwargs = batch
-    with _followed(model, watch), watch:
+    with watched(model, lambda name, value: found.update({name: value.clone()})):
         model(*args, **kwargs)
-    return watch.found
+    return found
 
 
 @contextmanager
-def _followed(model: nn.Module, watch: Watch) -> Generator[None]:
-    """The watch knows which module runs."""
+def watched(model: nn.Module, see: See) -> Generator[None]:
+    """Shows what every node of a forward pass inside computes."""
+    watch = Watch(model, see)
     handles = [
         handle
         for path, module in model.named_modules()
@@ -103,39 +110,39 @@ def _followed(model: nn.Module, watch: Watch) -> Generator[None]:
         )
     ]
     try:
-        yield
+        with watch:
+            yield
     finally:
         for handle in handles:
             handle.remove()
 
 
 def _enter(watch: Watch, path: str) -> Callable[[nn.Module, object], None]:
-    def hook(module: nn.Module, _: object) -> None:
-        parent = watch.calls[-1] if watch.calls else None
-        watch.calls.append(Call(path, 0, parent, type(module)))
+    def hook(_module: nn.Module, _inputs: object) -> None:
+        watch.path.append(path)
 
     return hook
 
 
 def _leave(watch: Watch) -> Callable[[nn.Module, object, object], None]:
     def hook(_module: nn.Module, _inputs: object, _output: object) -> None:
-        watch.calls.pop()
+        watch.path.pop()
 
     return hook
 
 
-def _is_activation(result: object) -> TypeGuard[Tensor]:
-    return isinstance(result, Tensor) and result.is_floating_point() and result.numel() > 1
+def _is_activation(value: Tensor) -> bool:
+    return value.is_floating_point() and value.numel() > 1
 
 
-def _writes(func: TorchFunction) -> bool:
-    name: str = getattr(func, "__name__", "")
-    return name.startswith("__i") or (name.endswith("_") and not name.endswith("__"))
+def _storage(value: Tensor) -> int:
+    return value.untyped_storage().data_ptr()
 
 
 # -- attention logits ---------------------------------------------------------------------------
 
 
+@torch.no_grad()
 def _attention_logits(
     func: TorchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Tensor | None:

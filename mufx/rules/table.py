@@ -7,7 +7,7 @@ pass through it. Rules are looked up by the operation's name; the spellings of o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -166,9 +166,13 @@ _SAME = {
 
 def operation(node: fx.Node) -> str:
     """The name of a node's operation, one for all spellings."""
-    target = node.target
+    return operation_of(node.target, node.args)
+
+
+def operation_of(target: object, args: Sequence[Any]) -> str:
+    """The same of a call, as `fx` writes it."""
     if target is getattr:
-        name = str(node.args[1])
+        name = str(args[1])
     elif isinstance(target, str):
         name = target
     elif isinstance(target, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
