@@ -75,12 +75,11 @@ class Label:
 class RowBlocks:
     """The rows of a fused hidden weight that read out: what they make has a fixed size.
 
-    `rows` are (start, stop) on `axis` of the weight at target width. The other rows grow m times.
+    `rows` are (start, stop) on `axis` of the weight at target width.
     """
 
     axis: int
     rows: tuple[tuple[int, int], ...]
-    m: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +149,8 @@ class Program:
     """By parameter: every way in which either mode consumes it."""
     row_blocks: Mapping[str, RowBlocks] = field(default_factory=dict)
     """By parameter: rows with a role of their own."""
+    parts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """By parameter: how many times its parts grow, largest first, where its axes do not say it."""
     labels: Mapping[str, Label] = field(default_factory=dict)
     inits: Mapping[str, tuple[Moments, Moments]] = field(default_factory=dict)
     """By parameter: what its constructor draws, at base and at target width."""

@@ -23,15 +23,13 @@ def assign_roles(program: Program) -> Program:
         Learning rates are right everywhere, the init is the smallest that any use wants, and
         `MUF203` says so.
 
-    Before: `uses` and `row_blocks`. After: `labels` holds a label for every parameter.
+    Before: `uses`, `row_blocks` and `parts`. After: `labels` holds a label for every parameter.
     """
     diagnostics: list[Diagnostic] = []
     labels: dict[str, Label] = {}
     for name in program.parameters():
         label, problem = _label(name, program.uses.get(name, ()))
-        blocks = program.row_blocks.get(name)
-        label = label if blocks is None else _in_blocks(label, blocks)
-        labels[name] = label
+        labels[name] = _in_parts(label, program.parts.get(name, ()), program.row_blocks.get(name))
         diagnostics.extend(problem)
     return replace(program, labels=labels).report(*diagnostics)
 
@@ -75,11 +73,16 @@ def _label(name: str, uses: tuple[Use, ...]) -> tuple[Label, list[Diagnostic]]:
     return label, [_exclusive(name, anchor, excluded[0])] if excluded else []
 
 
-def _in_blocks(label: Label, blocks: RowBlocks) -> Label:
-    """The label of a hidden weight of which some rows read out: the others say how it grows."""
-    rows = ", ".join(f"{start}:{stop}" for start, stop in blocks.rows)
-    reason = f"rows {rows} make parts of fixed size: they read out, and start smaller"
-    return replace(label, m_out=blocks.m, because=(*label.because, reason))
+def _in_parts(label: Label, parts: tuple[float, ...], blocks: RowBlocks | None) -> Label:
+    """The label of a fused weight: the part that grows most says how large its gradient is."""
+    reasons = list(label.because)
+    if len(parts) > 1:
+        grown = " and ".join(f"x {m:.4g}" for m in parts)
+        reasons.append(f"its parts grow {grown}: eps follows the first, the smallest gradient")
+    if blocks is not None:
+        rows = ", ".join(f"{start}:{stop}" for start, stop in blocks.rows)
+        reasons.append(f"rows {rows} make parts of fixed size: they read out, and start smaller")
+    return replace(label, m_out=parts[0] if parts else label.m_out, because=tuple(reasons))
 
 
 def _preference(use: Use) -> tuple[bool, float, float]:

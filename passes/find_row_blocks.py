@@ -2,189 +2,242 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import fx
 
-from mufx.align import Trace
-from mufx.diagnostics import Diagnostic, warning
+from mufx.diagnostics import Diagnostic, Place, warning
 from mufx.program import Optimizer, Program, RowBlocks
 from mufx.ratios import Use
+from mufx.rows import Flow, Region, Rows, runs
 from mufx.rules import operation
 from mufx.rules.table import argument
-from mufx.sizes import Axis
+from mufx.sizes import Axis, Slot
 
 
 def find_row_blocks(program: Program) -> Program:
     """Finds the rows of hidden weights that read out, because what they make has a fixed size.
 
-    A fused projection parts right after it: Mamba's x_proj into a step size whose rank grows and
+    A fused projection parts behind its use: Mamba's x_proj into a step size whose rank grows and
     the state's B and C, which do not. The rows of B and C contract an axis that grows and keep
     none: they are a readout's. Hidden and readout weights share Adam's learning rate, 1/m_in, and
     differ in init alone, m_in**-1/2 and 1/m_in (Tensor Programs V, Table 3), so one parameter can
-    hold both.
+    hold both. Where all parts grow, by whatever factors, all of them are hidden.
 
         dt, b, c = F.linear(x, x_proj).split((rank, 16, 16))    with rank 4 -> 16
         ->  rows 16:48 of x_proj read out, the others grow m = 4 times
 
-    Before: `uses`. After: `row_blocks` holds the rows of such weights.
+    Before: `uses`. After: `row_blocks` holds the rows of such weights, `parts` how many times the
+    parts of a weight grow where that cannot be read off its axis.
 
-    Codes: `MUF206` where the rows cannot be told, or where one learning rate does not serve both:
+    Codes: `MUF206` where the rows cannot be told, or where one learning rate does not serve all:
     SGD's is m_out/m_in.
     """
-    parts = [p for trace in program.traces for p in _parts(trace)]
-    blocks = _blocks(program, [p for p in parts if p.trace is program.train])
-    settled = blocks if program.optimizer is not Optimizer.SGD else {}
-    unsettled = [p for p in parts if p.is_fixed and _maker(program, p) not in settled]
-    mixed = [d for name in program.uses for d in _mixed_axes(program, name, settled)]
-    found = dict.fromkeys(_warning(p) for p in unsettled)
-    return replace(program, row_blocks=settled).report(*found, *mixed)
+    views = tuple(Rows(trace) for trace in program.traces)
+    cuts = [cut for rows in views for cut in _cuts(rows)]
+    if not cuts and all(_is_even(use) for uses in program.uses.values() for use in uses):
+        return program
+    split = {name: _parting(program, name, views) for name in program.uses}
+    joined = {pair for rows in views for pair in _joined(rows)}
+    blocks = {name: found for name, parting in split.items() if (found := parting.blocks())}
+    parts = {name: grown for name, parting in split.items() if (grown := parting.parts())}
+    told = [
+        *_untracked(cuts, split),
+        *(d for parting in split.values() for d in parting.unsettled()),
+        *(d for parting in split.values() for d in parting.mixed(joined)),
+    ]
+    return replace(program, row_blocks=blocks, parts=parts).report(*dict.fromkeys(told))
+
+
+def _is_even(use: Use) -> bool:
+    return all(axis.is_power for axis in (*use.contracted, *use.kept))
+
+
+# -- parts that are taken -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Part:
-    """A part of an axis that grows: `taken` of `whole`, from `start` on at target width."""
+class _Cut:
+    """A part of fixed size, taken of an axis that grows."""
 
-    trace: Trace
     node: fx.Node
-    source: fx.Node
-    axis: int
     whole: Axis
     taken: Axis
-    start: int | None
-
-    @property
-    def is_fixed(self) -> bool:
-        return not self.taken.grows
-
-
-def _parts(trace: Trace) -> Iterator[_Part]:
-    """The parts that are taken of activations, on axes that grow."""
-    activations: set[fx.Node] = set()
-    for node in trace.graph.nodes:
-        if node.op == "placeholder" or any(n in activations for n in node.all_input_nodes):
-            activations.add(node)
-        if operation(node) not in _TAKE_PARTS or node not in activations:
-            continue
-        source, cut = node.all_input_nodes[0], node
-        if source.name not in trace.axes and source.all_input_nodes:  # one of several results
-            source, cut = source.all_input_nodes[0], source
-        whole, taken = trace.axes.get(source.name, ()), trace.axes.get(node.name, ())
-        if len(whole) != len(taken):
-            continue
-        for i, (axis, part) in enumerate(zip(whole, taken, strict=True)):
-            if axis.grows and axis != part and part.target:
-                yield _Part(trace, node, source, i, axis, part, _start(cut, node, i, whole))
+    place: Place
 
 
 _TAKE_PARTS = frozenset({"getitem", "narrow", "slice"})
 
 
-def _start(cut: fx.Node, part: fx.Node, axis: int, axes: tuple[Axis, ...]) -> int | None:
-    """Where a part begins at target width; `None` where that is not written down."""
-    start: object
-    if cut is not part:
-        start = _start_of_result(cut, int(str(part.args[1])), axes[axis])
-    elif operation(part) == "getitem":
-        start = _spelled_out(part.args[1], len(axes))[axis].start or 0
-    else:
-        start = argument(part, 2 if operation(part) == "narrow" else 3, "start")[1]
-    return start if isinstance(start, int) and start >= 0 else None
+def _cuts(rows: Rows) -> Iterator[_Cut]:
+    axes = rows.trace.axes
+    for node in rows.nodes.values():
+        if node not in rows.activations or operation(node) not in _TAKE_PARTS:
+            continue
+        source = node.all_input_nodes[0]
+        if source.name not in axes and source.all_input_nodes:  # one of several results
+            source = source.all_input_nodes[0]
+        whole, taken = axes.get(source.name, ()), axes.get(node.name, ())
+        if len(whole) != len(taken):
+            continue
+        for axis, part in zip(whole, taken, strict=True):
+            if axis.grows and not part.grows and part.target:
+                yield _Cut(node, axis, part, rows.trace.recording.origins[node.name].place)
 
 
-def _spelled_out(index: object, rank: int) -> tuple[slice, ...]:
-    """A slice for every axis of what is indexed."""
-    given: tuple[object, ...] = index if isinstance(index, tuple) else (index,)
-    gap = given.index(...) if ... in given else len(given)
-    before, after = given[:gap], given[gap + 1 :]
-    whole = (slice(None),) * (rank - len(before) - len(after))
-    return tuple(i if isinstance(i, slice) else slice(None) for i in (*before, *whole, *after))
+def _untracked(cuts: list[_Cut], split: Mapping[str, _Parting]) -> Iterator[Diagnostic]:
+    """The parts of values whose rows nobody knows."""
+    held = {node for parting in split.values() for _, flow in parting.flows for node in flow.held}
+    for cut in cuts:
+        if cut.node not in held:
+            yield _fixed(cut.taken.target, cut.whole, cut.place)
 
 
-def _start_of_result(cut: fx.Node, index: int, whole: Axis) -> int | None:
-    sizes = argument(cut, 1, "split_size_or_sections")[1]
-    if operation(cut) in ("split", "split_with_sizes") and isinstance(sizes, (tuple, list)):
-        taken = sizes[:index]
-        return sum(taken) if all(isinstance(n, int) for n in taken) else None
-    if operation(cut) == "chunk" and isinstance(count := argument(cut, 1, "chunks")[1], int):
-        return index * -(-whole.target // count)
-    return index * sizes if isinstance(sizes, int) else None
+# -- what becomes of a weight's rows ------------------------------------------------------------
 
 
-# -- whose rows they are ------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Parting:
+    """The parts that the rows of one parameter fall into, behind its uses.
+
+    `axis` is where the rows stand in the parameter; `None` where several of its axes grow, or
+    where an operation is given a view of it. `adapts` says that the optimizer is of Adam's kind,
+    where hidden and readout share a learning rate.
+    """
+
+    name: str
+    uses: tuple[Use, ...]
+    flows: tuple[tuple[Use, Flow], ...]
+    axis: int | None
+    adapts: bool
+
+    @property
+    def contracts(self) -> bool:
+        return any(use.contracts for use in self.uses)
+
+    @property
+    def ends(self) -> list[Region]:
+        return [end for _, flow in self.flows for end in flow.ends]
+
+    @property
+    def reads_out(self) -> frozenset[int]:
+        """The rows that make parts of fixed size, of a weight that contracts what grows."""
+        fixed = [end.rows() for end in self.ends if not end.size.grows and self.contracts]
+        return frozenset[int]().union(*fixed)
+
+    def is_settled(self) -> bool:
+        """Whether the parameter can hold them: they are told apart, and nothing else uses them."""
+        rows = self.reads_out
+        shared = (rows & end.rows() for end in self.ends if end.size.grows)
+        return self.adapts and (not rows or (self.axis is not None and not any(shared)))
+
+    def blocks(self) -> RowBlocks | None:
+        rows = self.reads_out
+        if not rows or self.axis is None or not self.is_settled():
+            return None
+        return RowBlocks(self.axis, runs(rows))
+
+    def is_known(self) -> bool:
+        """Whether every part grows by one factor or not at all."""
+        traced = {use.node for use, _ in self.flows}
+        return {use.node for use in self.uses} <= traced and all(e.size.is_power for e in self.ends)
+
+    def parts(self) -> tuple[float, ...]:
+        """How many times its parts grow, largest first; none where its axes say it."""
+        if not (self.reads_out or _uneven(self.uses)) or not self.is_known():
+            return ()
+        found = {round(end.size.m, 9) for end in self.ends if end.size.grows}
+        return tuple(sorted(found, reverse=True))
+
+    def unsettled(self) -> Iterator[Diagnostic]:
+        """A warning for the first part of fixed size behind each use that has wrong scales."""
+        if self.is_settled():
+            return
+        for use, flow in self.flows:
+            fixed = next((r for r in flow.held.values() if not r.size.grows), None)
+            if fixed is not None:
+                whole = next(axis for axis in use.kept if axis.grows)
+                yield _fixed(fixed.size.target, whole, fixed.place)
+
+    def mixed(self, joined: set[tuple[str, Axis]]) -> Iterator[Diagnostic]:
+        """A warning for every axis of which a part grows and another may not."""
+        kept = self.adapts and (not self.contracts or (self.is_known() and self.is_settled()))
+        for use in self.uses:
+            gone = [axis for axis in use.contracted if (use.node, axis) not in joined]
+            for axis in gone if kept else (*gone, *use.kept):
+                if not axis.is_power:
+                    yield _mixed(self.name, axis, use)
 
 
-def _blocks(program: Program, parts: list[_Part]) -> dict[str, RowBlocks]:
-    found: dict[str, list[_Part]] = defaultdict(list)
-    for part in parts:
-        name = _maker(program, part)
-        if name is not None:
-            found[name].append(part)
-    return {
-        name: made
-        for name, own in found.items()
-        if (made := _block(program, name, own)) is not None
-    }
+def _uneven(uses: tuple[Use, ...]) -> bool:
+    return not all(axis.is_power for use in uses for axis in use.kept)
 
 
-def _maker(program: Program, part: _Part) -> str | None:
-    """The hidden weight that made what is parted, if it is used for nothing else."""
-    uses = [u for own in program.uses.values() for u in own if u.node == part.source.name]
-    makers = {u.parameter for u in uses if u.contracts and u.keeps and u.kind == "contraction"}
-    name = next(iter(makers)) if len(makers) == 1 else None
-    return name if name is not None and len(program.uses[name]) == 1 else None
+def _parting(program: Program, name: str, traces: tuple[Rows, ...]) -> _Parting:
+    uses = program.uses[name]
+    found = [(use, rows.of(use)) for rows in traces for use in uses]
+    flows = tuple((use, flow) for use, flow in found if flow is not None)
+    axes = {_axis_of_weight(program, use) for use in uses}
+    axis = axes.pop() if len(axes) == 1 else None
+    return _Parting(name, uses, flows, axis, program.optimizer is not Optimizer.SGD)
 
 
-def _block(program: Program, name: str, parts: list[_Part]) -> RowBlocks | None:
-    (use,) = program.uses[name]
-    fixed = [p for p in parts if p.is_fixed]
-    whole = fixed[0].whole if fixed else None
-    axes = [i for i in use.kept_at if _axis_of_weight(program, use, i) == whole]
-    if whole is None or len(axes) != 1 or any(p.start is None for p in fixed):
+def _axis_of_weight(program: Program, use: Use) -> int | None:
+    """The axis of the parameter itself that grows and is kept."""
+    grown = [i for i, axis in zip(use.kept_at, use.kept, strict=True) if axis.grows]
+    node = next((n for n in program.train.graph.nodes if n.name == use.node), None)
+    if node is None or use.slot is None or len(grown) != 1:
         return None
-    rows = {(p.start, p.start + p.taken.target) for p in fixed if p.start is not None}
-    growing = {p.taken.m for p in parts if not p.is_fixed and p.taken.is_power}
-    m = growing.pop() if len(growing) == 1 else whole.m
-    return RowBlocks(axes[0], tuple(sorted(rows)), m)
+    operand = _operand(node, use.slot)
+    return grown[0] if isinstance(operand, fx.Node) and operand.op == "get_attr" else None
 
 
-def _axis_of_weight(program: Program, use: Use, axis: int) -> Axis | None:
-    """An axis of the parameter itself; `None` where the operation is given a view of it."""
-    node = next(n for n in program.train.graph.nodes if n.name == use.node)
-    operand = node.args[use.slot] if isinstance(use.slot, int) else node.kwargs.get(str(use.slot))
-    if not isinstance(operand, fx.Node) or operand.op != "get_attr":
-        return None
-    return program.train.axes[operand.name][axis]
+def _operand(node: fx.Node, slot: Slot) -> object:
+    return node.args[slot] if isinstance(slot, int) else node.kwargs[slot]
+
+
+# -- parts that are joined ----------------------------------------------------------------------
+
+
+def _joined(rows: Rows) -> Iterator[tuple[str, Axis]]:
+    """The nodes that take parts side by side which all grow, each by its own factor.
+
+    A sum over all of them has as many times more terms as the whole axis is longer.
+    """
+    for node in rows.nodes.values():
+        axes = rows.trace.axes.get(node.name, ())
+        if operation(node) not in ("cat", "concat", "concatenate") or not axes:
+            continue
+        parts: Any = argument(node, 0, "tensors")[1]
+        dim = int(argument(node, 1, "dim")[1] or 0) % len(axes)
+        even = all(rows.trace.axes[p.name][dim].grows for p in parts)
+        flow = rows.behind(node, [axes[dim]]) if even and axes[dim].grows else None
+        for end in flow.ends if flow is not None else ():
+            yield from ((user.name, end.size) for user in end.node.users)
 
 
 # -- what is told -------------------------------------------------------------------------------
 
 
-def _warning(part: _Part) -> Diagnostic:
+def _fixed(taken: int, whole: Axis, place: Place) -> Diagnostic:
     return warning(
         "MUF206",
-        f"a part of fixed size is taken, {part.taken.target} of {part.whole.base} features at base "
-        f"and of {part.whole.target} at target: what made them reads out, and has the scales of a "
-        "hidden weight",
+        f"a part of fixed size is taken, {taken} of {whole.base} features at base and of "
+        f"{whole.target} at target: what made them reads out, and has the scales of a hidden "
+        "weight",
         hint="make them with a weight of their own",
-        place=part.trace.recording.origins[part.node.name].place,
+        place=place,
     )
 
 
-def _mixed_axes(program: Program, name: str, settled: dict[str, RowBlocks]) -> Iterator[Diagnostic]:
-    """A warning for every axis that grows only in part, once a parameter and axis."""
-    uses = program.uses[name]
-    rows = () if name not in settled else uses[0].kept
-    axes = {axis: use for use in uses for axis in (*use.contracted, *use.kept) if axis not in rows}
-    for axis, use in axes.items():
-        if not axis.is_power:
-            yield warning(
-                "MUF206",
-                f"an axis of {name} is {axis.base}, {axis.target} and {axis.along} at base, target "
-                "and further along: a part of it grows and another does not, and both get the "
-                f"same scales, those of x {axis.m:.4g}",
-                hint="use a weight of its own for each part",
-                place=use.place,
-            )
+def _mixed(name: str, axis: Axis, use: Use) -> Diagnostic:
+    return warning(
+        "MUF206",
+        f"an axis of {name} is {axis.base}, {axis.target} and {axis.along} at base, target "
+        "and further along: a part of it grows and another does not, and both get the "
+        f"same scales, those of x {axis.m:.4g}",
+        hint="use a weight of its own for each part",
+        place=use.place,
+    )

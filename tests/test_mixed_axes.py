@@ -87,14 +87,14 @@ def sliced(optimizer: str = "adamw") -> mufx.Program:
 
 def test_rows_that_read_out_are_found() -> None:
     program = fused()
-    assert program.row_blocks == {"x_proj.weight": RowBlocks(0, ((64, 67), (67, 70)), 4.0)}
+    assert program.row_blocks == {"x_proj.weight": RowBlocks(0, ((64, 70),))}
     label = program.labels["x_proj.weight"]
     assert (label.role, label.m_in, label.m_out) == ("hidden", 4.0, 4.0)
     assert program.diagnostics == ()
 
 
 def test_a_slice_reads_out() -> None:
-    assert sliced().row_blocks == {"second.weight": RowBlocks(0, ((0, 3),), 4.0)}
+    assert sliced().row_blocks == {"second.weight": RowBlocks(0, ((0, 3),))}
 
 
 @pytest.mark.parametrize("form", ["table3", "table8", "table9"])
@@ -110,7 +110,7 @@ def test_what_is_written() -> None:
     conversion = mufx.convert(
         Fused, (torch.randn(2, 20),), base={"width": 64}, target={"width": 256}
     )
-    assert "self.x_proj.weight[64:67].mul_(0.5)  # these rows read out: -> 0.01804" in (
+    assert "self.x_proj.weight[64:70].mul_(0.5)  # these rows read out: -> 0.01804" in (
         conversion.text
     )
     torch.manual_seed(0)
@@ -119,11 +119,8 @@ def test_what_is_written() -> None:
     assert torch.equal(emitted[:64], drawn[:64])
     assert torch.equal(emitted[64:], drawn[64:] * 0.5)
     entry = conversion.manifest.parameters["x_proj.weight"]
-    assert [(r.start, r.stop, str(r.role)) for r in entry.rows] == [
-        (64, 67, "output"),
-        (67, 70, "output"),
-    ]
-    assert [r.init_correction for r in entry.rows] == pytest.approx([0.5, 0.5])
+    assert [(r.start, r.stop, str(r.role)) for r in entry.rows] == [(64, 70, "output")]
+    assert [r.init_correction for r in entry.rows] == pytest.approx([0.5])
     torch.manual_seed(0)
     own = Fused(256)
     mufx.apply(own, conversion.manifest)
@@ -139,13 +136,44 @@ def test_one_learning_rate_of_sgd_does_not_serve_both() -> None:
     assert {d.code for d in fused("sgd").diagnostics} == {"MUF206"}
 
 
-def test_rows_behind_something_else_are_a_warning() -> None:
-    """What is taken is not what the weight made, so its rows cannot be told."""
+class Behind(Sliced):
+    """What maps every feature by itself stands between."""
 
-    class Behind(Sliced):
-        def forward(self, x: Tensor) -> Tensor:
-            out: Tensor = self.second(self.first(x).relu()).tanh()[..., :3]
-            return out
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.second(self.first(x).relu()).tanh()[..., :3]
+        return out
 
-    source = from_callable(Behind, (torch.randn(2, 20),), {"width": 64}, {"width": 256})
-    assert [d.code for d in mufx.run(mufx.trace(source)).diagnostics] == ["MUF206"]
+
+class Beside(Sliced):
+    """What is taken is the sum of what two weights make."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x).relu()
+        out: Tensor = (hidden + self.second(hidden))[..., :3]
+        return out
+
+
+class Twice(Sliced):
+    """The rows make a part of fixed size, and the whole is used as well."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.second(self.first(x).relu())
+        out: Tensor = hidden[..., :3] + hidden.mean(-1, keepdim=True)
+        return out
+
+
+def program_of(model: type[nn.Module]) -> mufx.Program:
+    source = from_callable(model, (torch.randn(2, 20),), {"width": 64}, {"width": 256})
+    return mufx.run(mufx.trace(source))
+
+
+def test_rows_are_followed_through_what_maps_each_by_itself() -> None:
+    assert program_of(Behind).row_blocks == {"second.weight": RowBlocks(0, ((0, 3),))}
+
+
+@pytest.mark.parametrize("model", [Beside, Twice])
+def test_rows_that_cannot_be_told_apart_are_a_warning(model: type[nn.Module]) -> None:
+    program = program_of(model)
+
+    assert [d.code for d in program.diagnostics] == ["MUF206"]
+    assert program.row_blocks == {}

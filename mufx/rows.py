@@ -1,0 +1,238 @@
+"""Where the rows of a weight go: which features each value holds, through views and elementwise.
+
+A view moves features about without looking at them, so it is carried out on their numbers. Those
+need no memory: a strided tensor on `meta` says by its offset and its strides which row of the
+weight every entry is. Axes along which rows do not change, such as batch and sequence, have
+stride 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from mufx.align import Trace
+from mufx.diagnostics import Place
+from mufx.ratios import Use
+from mufx.recording import Size
+from mufx.rules import operation
+from mufx.rules.elementwise import ELEMENTWISE
+from mufx.sizes import Axis
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """The rows that one value holds.
+
+    `size` is how many, at every size. At target width they are the sums of `start` and a multiple
+    below `count` of each `stride`.
+    """
+
+    node: fx.Node
+    place: Place
+    size: Axis
+    start: int
+    steps: tuple[tuple[int, int], ...]
+    """(count, stride) of each axis along which the rows change."""
+
+    def rows(self) -> frozenset[int]:
+        """The rows at target width."""
+        found = [self.start]
+        for count, stride in self.steps:
+            found = [row + i * stride for row in found for i in range(count)]
+        return frozenset(found)
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What becomes of the rows of one weight behind one of its uses."""
+
+    held: Mapping[fx.Node, Region] = field(repr=False)
+    """Every value that holds some of them, each in its place."""
+    ends: tuple[Region, ...]
+    """Those that an operation takes which does more than to move or to map them."""
+
+
+def runs(rows: frozenset[int]) -> tuple[tuple[int, int], ...]:
+    """Rows as (start, stop), in order."""
+    ordered = sorted(rows)
+    breaks = [i for i, (a, b) in enumerate(pairwise(ordered), 1) if b != a + 1]
+    bounds = [0, *breaks, len(ordered)] if ordered else []
+    return tuple((ordered[i], ordered[j - 1] + 1) for i, j in pairwise(bounds))
+
+
+class Rows:
+    """Follows rows through one trace."""
+
+    def __init__(self, trace: Trace) -> None:
+        """Of one mode."""
+        self.trace = trace
+        self.nodes: dict[str, fx.Node] = {n.name: n for n in trace.graph.nodes}
+        self.order = {name: i for i, name in enumerate(self.nodes)}
+        self.activations = _activations(trace)
+
+    def of(self, use: Use) -> Flow | None:
+        """The flow behind one use of a weight; `None` where its rows cannot be told apart."""
+        node = self.nodes.get(use.node)
+        grown = [a for a in use.kept if a.grows]
+        if node is None or operation(node) != use.operation or not grown:
+            return None
+        return self.behind(node, grown)
+
+    def behind(self, node: fx.Node, rows: Sequence[Axis]) -> Flow | None:
+        """The flow of the axes of a value that have these sizes, which number its rows."""
+        axes = self.trace.axes.get(node.name, ())
+        places = [[i for i, axis in enumerate(axes) if axis == row] for row in rows]
+        if any(len(found) != 1 for found in places):
+            return None
+        strides = [0] * len(axes)
+        stride = 1
+        for (i,) in reversed(places):
+            strides[i] = stride
+            stride *= axes[i].target
+        return self._followed(node, _strided([a.target for a in axes], strides, 0))
+
+    def _followed(self, first: fx.Node, layout: Tensor) -> Flow:
+        layouts: dict[fx.Node, Any] = {first: layout}
+        ends: dict[fx.Node, None] = {}
+        waiting = [first]
+        while waiting:
+            node = waiting.pop()
+            for user in node.users:
+                made = self._passed(user, node, layouts[node])
+                if made is None:
+                    ends[node] = None
+                elif user not in layouts:
+                    layouts[user] = made
+                    waiting.append(user)
+        order = sorted(layouts, key=lambda n: self.order[n.name])
+        held = {n: self._region(n, layouts[n]) for n in order if isinstance(layouts[n], Tensor)}
+        return Flow(held, tuple(region for n, region in held.items() if n in ends))
+
+    def _region(self, node: fx.Node, layout: Tensor) -> Region:
+        pairs = zip(layout.shape, layout.stride(), strict=True)
+        along = [(i, n, s) for i, (n, s) in enumerate(pairs) if s and n > 1]
+        axes = [self.trace.axes[node.name][i] for i, _, _ in along]
+        size = Axis(
+            math.prod(a.base for a in axes),
+            math.prod(a.target for a in axes),
+            math.prod(a.along for a in axes),
+        )
+        place = self.trace.recording.origins[node.name].place
+        steps = tuple((n, stride) for _, n, stride in along)
+        return Region(node, place, size, int(layout.storage_offset()), steps)
+
+    def _passed(self, node: fx.Node, operand: fx.Node, layout: Any) -> Any:
+        """The layout of what an operation makes of its operand; `None` where it does more."""
+        name = operation(node)
+        others = [n for n in node.all_input_nodes if n is not operand]
+        if any(n in self.activations for n in others) or not node.op.startswith("call_"):
+            return None
+        if name in _VIEWS and not others:
+            return _viewed(node, operand, layout)
+        if name in _IN_PLACE_OF or self._is_depthwise(node, operand):
+            return self._mapped(node, layout)
+        return None
+
+    def _mapped(self, node: fx.Node, layout: Any) -> Tensor | None:
+        """The result of an operation that keeps every feature in its place."""
+        axes = self.trace.axes.get(node.name, ())
+        missing = len(axes) - layout.dim() if isinstance(layout, Tensor) else -1
+        if missing < 0:
+            return None
+        sizes = [a.target for a in axes]
+        strides = [0] * missing
+        for n, own, stride in zip(sizes[missing:], layout.shape, layout.stride(), strict=True):
+            if stride and own > 1 and own != n:
+                return None
+            strides.append(stride if own > 1 else 0)
+        return _strided(sizes, strides, int(layout.storage_offset()))
+
+    def _is_depthwise(self, node: fx.Node, operand: fx.Node) -> bool:
+        """A convolution that maps every channel by itself."""
+        if operation(node) not in ("conv1d", "conv2d", "conv3d") or node.args[0] is not operand:
+            return False
+        weight = next((n for n in node.all_input_nodes if n is not operand), None)
+        axes = self.trace.axes.get(weight.name, ()) if weight is not None else ()
+        channels = self.trace.axes[operand.name][-len(axes) + 1]
+        return len(axes) > 2 and axes[0] == channels and axes[1].target == 1
+
+
+def _activations(trace: Trace) -> set[fx.Node]:
+    """The values that depend on an input."""
+    found: set[fx.Node] = set()
+    for node in trace.graph.nodes:
+        if node.op == "placeholder" or any(n in found for n in node.all_input_nodes):
+            found.add(node)
+    return found
+
+
+def _strided(sizes: Sequence[int], strides: Sequence[int], offset: int) -> Tensor:
+    return torch.empty(0, device="meta").as_strided(sizes, strides, offset)
+
+
+_VIEWS = frozenset(
+    """
+    view reshape flatten unflatten squeeze unsqueeze transpose swapaxes swapdims movedim moveaxis
+    permute t expand narrow select slice unbind split split_with_sizes chunk tensor_split getitem
+    diagonal
+    """.split()
+)
+_IN_PLACE_OF = frozenset(ELEMENTWISE) | frozenset(
+    """
+    relu leaky_relu identity dropout dropout1d dropout2d dropout3d alpha_dropout contiguous clone
+    detach to type type_as float double half bfloat16 pad layer_norm rms_norm group_norm batch_norm
+    instance_norm normalize
+    """.split()
+)
+
+
+def _viewed(node: fx.Node, operand: fx.Node, layout: Any) -> Any:
+    """The view itself, taken of the layout; `None` where it would have to copy."""
+    args = _literal(node.args, operand, layout)
+    if operation(node) == "getitem":
+        args = (args[0], _without_lists(args[1]))
+    kwargs = _literal(node.kwargs, operand, layout)
+    try:
+        if node.op == "call_method":
+            made = getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        else:
+            assert callable(node.target)
+            made = node.target(*args, **kwargs)
+    except RuntimeError:  # a view across strides that do not join
+        return None
+    return made if len({id(part._base) for part in (*_parts(made), *_parts(layout))}) == 1 else None
+
+
+def _without_lists(index: Any) -> Any:
+    """The same entries without a copy: a list of one index takes a part of size 1."""
+    if isinstance(index, tuple):
+        return tuple(_without_lists(i) for i in index)
+    if isinstance(index, list) and len(index) == 1 and isinstance(index[0], int):
+        return slice(index[0], index[0] + 1 or None)
+    return index
+
+
+def _parts(layout: Any) -> Sequence[Tensor]:
+    return layout if isinstance(layout, (tuple, list)) else (layout,)
+
+
+def _literal(value: Any, operand: fx.Node, layout: Any) -> Any:
+    if value is operand:
+        return layout
+    if isinstance(value, Size):
+        return value.hint
+    if isinstance(value, slice):
+        bounds = (value.start, value.stop, value.step)
+        return slice(*(_literal(v, operand, layout) for v in bounds))
+    if isinstance(value, (tuple, list)):
+        return type(value)(_literal(v, operand, layout) for v in value)
+    if isinstance(value, Mapping):
+        return {k: _literal(v, operand, layout) for k, v in value.items()}
+    return value
