@@ -280,19 +280,36 @@ def make_groups(parameters: Mapping[str, ParameterEntry]) -> dict[str, Group]:
     have the same roles; they do not depend on the order of `parameters`. The entries' own
     `group` is not read: see `grouped`.
     """
-    members: dict[tuple[float, float, float], list[str]] = {}
-    for name in sorted(parameters):
-        members.setdefault(_scales(parameters[name]), []).append(name)
+    scales = {name: _scales(entry) for name, entry in parameters.items()}
+    names = group_names(scales, {name: entry.role for name, entry in parameters.items()})
+    members: dict[str, list[str]] = {}
+    for name, group in names.items():
+        members.setdefault(group, []).append(name)
     groups: dict[str, Group] = {}
-    used: Counter[str] = Counter()
-    for (lr, decay, eps), names in members.items():
-        held = {parameters[name].role for name in names}
-        roles = "+".join(role.value for role in Role if role in held)
-        used[roles] += 1
-        groups[roles if used[roles] == 1 else f"{roles}-{used[roles]}"] = Group(
-            lr_scale=lr, weight_decay_scale=decay, eps_scale=eps, parameters=tuple(names)
+    for group, held in members.items():
+        lr, decay, eps = scales[held[0]]
+        groups[group] = Group(
+            lr_scale=lr, weight_decay_scale=decay, eps_scale=eps, parameters=tuple(held)
         )
     return groups
+
+
+def group_names(
+    scales: Mapping[str, tuple[float, float, float]], roles: Mapping[str, Role]
+) -> dict[str, str]:
+    """By parameter, sorted: the name of its group; see `make_groups`."""
+    members: dict[tuple[float, float, float], list[str]] = {}
+    for name in sorted(scales):
+        members.setdefault(scales[name], []).append(name)
+    names: dict[str, str] = {}
+    used: Counter[str] = Counter()
+    for held in members.values():
+        found = {roles[name] for name in held}
+        title = "+".join(role.value for role in Role if role in found)
+        used[title] += 1
+        numbered = title if used[title] == 1 else f"{title}-{used[title]}"
+        names.update(dict.fromkeys(held, numbered))
+    return names
 
 
 def grouped(

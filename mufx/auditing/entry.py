@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -17,6 +17,7 @@ from mufx.auditing.training import is_plain, of_eps, of_groups
 from mufx.diagnostics import Diagnostic, MufxError, Severity, error, raise_errors
 from mufx.factory import place_of
 from mufx.garbage import uncollected
+from mufx.passes.apply_corrections import apply_corrections
 from mufx.passes.assign_roles import assign_roles
 from mufx.passes.find_uses import find_uses
 from mufx.passes.plan_parameters import plan_parameters
@@ -77,6 +78,39 @@ def audit_source(
     progress: Progress = lambda _: None,
 ) -> AuditReport:
     """`audit` for a Source, as the command line loads it; `progress` is told each step."""
+    return audited_source(source, optimizer=optimizer, rules=rules, progress=progress).report
+
+
+@dataclass(frozen=True)
+class Audited:
+    """An audit with what it was judged by.
+
+    Attributes:
+        report: What was found.
+        program: The model as it is, with roles and a plan; nothing is rewritten.
+        expected: What μP expects of it.
+    """
+
+    report: AuditReport
+    program: Program
+    expected: Expectation
+
+    def corrected(self) -> Program:
+        """The program with the factors that its forward pass lacks, and their changes."""
+        factors = zip(self.program.traces, self.expected.fits, strict=True)
+        corrections = {trace.training: fit.corrections for trace, fit in factors}
+        return apply_corrections(replace(self.program, corrections=corrections))
+
+
+@uncollected()
+def audited_source(
+    source: Source,
+    *,
+    optimizer: str | MakeOptimizer = "adamw",
+    rules: RuleTable = RULES,
+    progress: Progress = lambda _: None,
+) -> Audited:
+    """`audit_source`, with the Program that was judged."""
     if dict(source.base) == dict(source.target):
         raise MufxError(
             error(
@@ -100,7 +134,7 @@ def audit_source(
     if live is not None and not isinstance(optimizer, str):
         groups = of_groups(program, found, expected, live, place_of(optimizer))
         findings = [*groups, *findings]
-    return _report(program, expected, findings, live)
+    return Audited(_report(program, expected, findings, live), program, expected)
 
 
 def _judged(program: Program, found: Mapping[str, Found]) -> tuple[Expectation, list[Finding]]:

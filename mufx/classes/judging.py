@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from mufx.auditing.entry import _judged, _numbers, _report
+from mufx.auditing.entry import Audited, _judged, _numbers, _report
 from mufx.auditing.groups import Live, MakeOptimizer, read
 from mufx.auditing.records import AuditReport
 from mufx.auditing.training import of_groups
@@ -55,10 +55,10 @@ def audit_instance(
     """
     name = optimizer if isinstance(optimizer, str) else "adamw"
     program = trace_instance(model, inputs, grow, numbers=numbers, optimizer=name, rules=rules)
-    return audited(program, model, optimizer)
+    return audited(program, model, optimizer).report
 
 
-def audited(program: Program, model: nn.Module, optimizer: str | MakeOptimizer) -> AuditReport:
+def audited(program: Program, model: nn.Module, optimizer: str | MakeOptimizer) -> Audited:
     """The audit of a Program from `trace_instance`."""
     if dict(program.source.base) == dict(program.source.target):
         raise MufxError(
@@ -82,7 +82,8 @@ def audited(program: Program, model: nn.Module, optimizer: str | MakeOptimizer) 
     if live is not None and not isinstance(optimizer, str):
         groups = of_groups(program, found, expected, live, place_of(optimizer))
         findings = [*groups, *findings]
-    return _report(program.report(_init()), expected, findings, live)
+    report = _report(program.report(_init()), expected, findings, live)
+    return Audited(report, program, expected)
 
 
 def _init() -> Diagnostic:

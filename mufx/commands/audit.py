@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -15,6 +16,7 @@ from mufx.commands.options import (
     BatchOption,
     InputOption,
     JsonOption,
+    ReportOption,
     SpecArgument,
     TargetOption,
     VaryOption,
@@ -23,7 +25,7 @@ from mufx.commands.printing import print_json, refusals, terminal, working
 from mufx.diagnostics import Severity
 
 if TYPE_CHECKING:
-    from mufx.auditing.records import AuditReport
+    from mufx.auditing.entry import Audited
 
 FOUND = 1  # the exit status where something was found
 
@@ -50,14 +52,18 @@ def audit(
     ] = "warning",
     grow: GrowOption = None,
     number: NumberOption = None,
+    page: ReportOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Audits the model of a specification: exit status 0 clean, 1 findings, 2 usage."""
     with refusals(as_json):
         if grow:
-            report = audited_instance(spec, grow, number, target, inputs, batch, optimizer)
+            found = audited_instance(spec, grow, number, target, inputs, batch, optimizer)
         else:
-            report = _audited(spec, base, target, vary, inputs, batch, optimizer)
+            found = _audited(spec, base, target, vary, inputs, batch, optimizer)
+        if page is not None:
+            _write(found, page)
+    report = found.report
     if as_json:
         print_json(report.document())
     else:
@@ -68,6 +74,13 @@ def audit(
         raise typer.Exit(FOUND)
 
 
+def _write(found: Audited, page: Path) -> None:
+    from mufx import html, output
+    from mufx.html.of_audit import of_audit
+
+    output.write_files(page.parent, {page.name: html.written(of_audit(found))})
+
+
 def _audited(
     spec: str,
     base: str | None,
@@ -76,13 +89,13 @@ def _audited(
     inputs: list[str] | None,
     batch: int | None,
     optimizer: str,
-) -> AuditReport:
+) -> Audited:
     """Loads and audits; what the user's code prints goes to stderr."""
-    from mufx.auditing.entry import audit_source
+    from mufx.auditing.entry import audited_source
     from mufx.auditing.naming import optimizer_of
 
     with redirect_stdout(sys.stderr), working() as progress:
         progress(f"loading {spec}")
         source = loaded(spec, base, target, vary, inputs, batch)
         made = optimizer_of(optimizer, spec)
-        return audit_source(source, optimizer=made, progress=progress)
+        return audited_source(source, optimizer=made, progress=progress)

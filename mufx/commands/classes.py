@@ -13,7 +13,7 @@ from mufx.commands.options import InputOption, JsonOption, OptimizerOption, Spec
 from mufx.commands.printing import print_json, refusals, terminal, working
 
 if TYPE_CHECKING:
-    from mufx.auditing.records import AuditReport
+    from mufx.auditing.entry import Audited
     from mufx.classes.instance import Instance
 
 _BATCH = 2
@@ -117,7 +117,7 @@ def audited_instance(
     inputs: list[str] | None,
     batch: int | None,
     optimizer: str,
-) -> AuditReport:
+) -> Audited:
     """Audits one instance; what the user's code prints goes to stderr."""
     from mufx.auditing.naming import optimizer_of
     from mufx.classes.finding import find_identities

@@ -15,6 +15,7 @@ from mufx.commands.options import (
     InputOption,
     JsonOption,
     OptimizerOption,
+    ReportOption,
     SpecArgument,
     TargetOption,
     VaryOption,
@@ -38,9 +39,7 @@ def convert(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Convert and report, but write nothing.")
     ] = False,
-    page: Annotated[
-        Path | None, typer.Option("--report", metavar="FILE", help="Write a page: report.html.")
-    ] = None,
+    page: ReportOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Converts the model of a specification."""
@@ -58,8 +57,9 @@ def convert(
             output.write_files(writing, files)
         if page is not None and not dry_run:
             from mufx import html
+            from mufx.html.of_conversion import of_conversion
 
-            output.write_files(page.parent, {page.name: html.of_manifest(conversion.manifest)})
+            output.write_files(page.parent, {page.name: html.written(of_conversion(conversion))})
     if as_json:
         print_json(records.document())
     else:

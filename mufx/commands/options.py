@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -38,5 +39,8 @@ FormOption = Annotated[
 ]
 OptimizerOption = Annotated[
     Literal["adam", "adamw", "sgd"], typer.Option("--optimizer", help="What will train the model.")
+]
+ReportOption = Annotated[
+    Path | None, typer.Option("--report", metavar="FILE", help="Write a page: report.html.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]

@@ -1,5 +1,9 @@
-"""`report.html`: one self-contained page about a conversion."""
+"""`report.html`: one self-contained page about a conversion, an audit, a check or a sweep.
 
-from mufx.html.page import of_manifest
+A command makes a `Document` of what it found; `written` is the page of any document.
+"""
 
-__all__ = ["of_manifest"]
+from mufx.html.document import Document
+from mufx.html.page import written
+
+__all__ = ["Document", "written"]

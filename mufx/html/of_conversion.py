@@ -1,0 +1,53 @@
+"""The page of a conversion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mufx.api import Conversion
+from mufx.diagnostics import Diagnostic
+from mufx.html import roles, tree
+from mufx.html.corrections import corrections
+from mufx.html.document import Block, Code, Document, Section, Words
+from mufx.html.places import of_diagnostic
+from mufx.html.training import training
+from mufx.knobs import written
+from mufx.program import Program
+
+
+def of_conversion(conversion: Conversion) -> Document:
+    """Roles, modules, corrections, diagnostics and the code to train of a conversion."""
+    manifest = conversion.manifest
+    return Document(
+        f"{manifest.model} in μP",
+        f"{written(manifest.base)} → {written(manifest.target)} · {manifest.optimizer} · "
+        f"{manifest.form} · mufx {manifest.mufx_version}",
+        (*of_program(conversion), train(conversion)),
+    )
+
+
+def of_program(conversion: Conversion) -> tuple[Section, ...]:
+    """The sections on what was decided."""
+    program = conversion.program
+    return (
+        Section("roles", "Roles", (roles.of_manifest(conversion.manifest),)),
+        tree.section(program),
+        Section("corrections", "Corrections", _corrections(program)),
+        diagnostics((*program.diagnostics, *program.unabsorbed)),
+    )
+
+
+def diagnostics(found: Iterable[Diagnostic]) -> Section:
+    """What mufx has to say, each with its lines of source."""
+    blocks: tuple[Block, ...] = tuple(of_diagnostic(each) for each in found)
+    return Section("diagnostics", "Diagnostics", blocks or (Words("None."),))
+
+
+def train(conversion: Conversion) -> Section:
+    """What a user writes to train the emitted module."""
+    manifest = conversion.manifest
+    return Section("train", "Train", (Code(training(manifest.model, manifest.optimizer)),))
+
+
+def _corrections(program: Program) -> tuple[Block, ...]:
+    return corrections(program) or (Words("None: the forward pass is kept as it is."),)
