@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from mufx.diagnostics import Diagnostic, warning
@@ -51,14 +52,24 @@ def demands(use: Use) -> tuple[float, float]:
     return init, 1 / use.m_in
 
 
+def excluded_by(anchor: Use, uses: Iterable[Use]) -> list[Use]:
+    """The uses that want another init than the anchor's, beside their multiplier."""
+    init = demands(anchor)[0]
+    return [u for u in uses if not same(demands(u)[0] / init, _factor(u, anchor))]
+
+
+def _factor(use: Use, anchor: Use) -> float:
+    """The multiplier that makes the anchor's learning rate right for another use."""
+    return demands(use)[1] / demands(anchor)[1]
+
+
 def _label(name: str, uses: tuple[Use, ...]) -> tuple[Label, list[Diagnostic]]:
     if not uses:
         return Label(Role.SCALAR, 1.0, 1.0, None, because=("no operation uses it",)), []
     anchor = min(uses, key=_preference)
-    init, lr = demands(anchor)
-    multipliers = {use.node: demands(use)[1] / lr for use in uses}
+    multipliers = {use.node: _factor(use, anchor) for use in uses}
     needed = {node: factor for node, factor in multipliers.items() if not same(factor, 1.0)}
-    excluded = [u for u in uses if not same(demands(u)[0] / init, multipliers[u.node])]
+    excluded = excluded_by(anchor, uses)
     because = [_because(use) for use in _distinct(uses)]
     if needed:
         because.append(f"anchored on {anchor.operation}; its other uses get a multiplier")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mufx.align import Trace
 from mufx.diagnostics import error
 from mufx.magnitudes import Site, SiteKind
+from mufx.passes.assign_roles import excluded_by
 from mufx.passes.scale_inits import size
 from mufx.program import Optimizer, Program
 from mufx.ratios import Check, Finding, Scaling
@@ -66,5 +67,12 @@ def _scaling(program: Program, name: str) -> Scaling:
         after / before if before else 1.0,
         update,
         at_zero=same(before, 0.0),
-        may_start_small=any(u.contracts and not u.keeps for u in program.uses.get(name, ())),
+        may_start_small=_may_start_small(program, name),
     )
+
+
+def _may_start_small(program: Program, name: str) -> bool:
+    """A readout in any use, or uses that exclude each other: the init is the smallest of theirs."""
+    uses, anchor = program.uses.get(name, ()), program.labels[name].anchor
+    reads_out = any(use.contracts and not use.keeps for use in uses)
+    return reads_out or (anchor is not None and bool(excluded_by(anchor, uses)))

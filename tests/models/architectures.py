@@ -1,0 +1,373 @@
+"""Pieces of architectures in standard parametrization, each between a first layer and a readout.
+
+They are written as in public models; `d` is the width of the residual stream.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+FEATURES, CLASSES, TIME = 8, 4, 5
+
+
+class Between(nn.Module):
+    """A residual piece between a first layer and a readout."""
+
+    def __init__(self, d: int, piece: nn.Module) -> None:
+        super().__init__()
+        self.first = nn.Linear(FEATURES, d)
+        self.piece = piece
+        self.last = nn.Linear(d, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        return self.last(x + self.piece(x))
+
+
+# -- experts ------------------------------------------------------------------------------------
+
+
+class Experts(nn.Module):
+    """A router, and experts of which each token has its best two."""
+
+    def __init__(self, d: int, ff: int, experts: int = 4) -> None:
+        super().__init__()
+        self.router = nn.Linear(d, experts, bias=False)
+        self.up = nn.Parameter(torch.randn(experts, d, ff) * 0.02)
+        self.down = nn.Parameter(torch.randn(experts, ff, d) * 0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights, chosen = self.router(x).softmax(-1).topk(2, dim=-1)
+        gates = torch.zeros_like(self.router(x)).scatter(-1, chosen, weights)
+        each = torch.einsum("btef,efd->bted", torch.einsum("btd,edf->btef", x, self.up), self.down)
+        return torch.einsum("bted,bte->btd", each, gates)
+
+
+def experts(d: int, ff: int) -> nn.Module:
+    return Between(d, Experts(d, ff))
+
+
+# -- attention ----------------------------------------------------------------------------------
+
+
+class Attention(nn.Module):
+    """Queries, keys and values of one fused projection, taken apart as `parted` says.
+
+    "split": side by side. "heads": behind a view of heads, keys and values last. "groups": behind
+    a view of groups of queries, each with its own key and value.
+    """
+
+    def __init__(self, d: int, heads: int, kv: int, size: int, parted: str, bias: bool) -> None:
+        super().__init__()
+        self.heads, self.kv, self.size, self.parted = heads, kv, size, parted
+        self.qkv = nn.Linear(d, (heads + 2 * kv) * size, bias=bias)
+        self.out = nn.Linear(heads * size, d, bias=False)
+
+    def parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        b, t, _ = x.shape
+        fused, heads, kv, size = self.qkv(x), self.heads, self.kv, self.size
+        if self.parted == "split":
+            q, k, v = fused.split((heads * size, kv * size, kv * size), -1)
+            return q.view(b, t, heads, size), k.view(b, t, kv, size), v.view(b, t, kv, size)
+        if self.parted == "heads":
+            fused = fused.view(b, t, heads + 2 * kv, size)
+            return fused[..., :heads, :], fused[..., heads : heads + kv, :], fused[..., -kv:, :]
+        fused = fused.view(b, t, kv, heads // kv + 2, size)
+        return fused[:, :, :, :-2].flatten(2, 3), fused[:, :, :, -2], fused[:, :, :, -1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (part.transpose(1, 2) for part in self.parts(x))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        return self.out(y.transpose(1, 2).reshape(x.shape[0], x.shape[1], -1))
+
+
+def attention(d: int, heads: int, kv: int, size: int, parted: str, bias: bool = False) -> nn.Module:
+    return Between(d, Attention(d, heads, kv, size, parted, bias))
+
+
+class Apart(nn.Module):
+    """A projection each, few heads of keys and values, and norms of queries and keys."""
+
+    def __init__(self, d: int, heads: int, kv: int, size: int) -> None:
+        super().__init__()
+        self.heads, self.kv, self.size = heads, kv, size
+        self.q = nn.Linear(d, heads * size, bias=False)
+        self.k, self.v = (nn.Linear(d, kv * size, bias=False) for _ in range(2))
+        self.q_norm, self.k_norm = nn.RMSNorm(size), nn.RMSNorm(size)
+        self.sink = nn.Parameter(torch.zeros(heads))
+        self.out = nn.Linear(heads * size, d, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, t, _ = x.shape
+        q = self.q_norm(self.q(x).view(b, t, self.heads, self.size)).transpose(1, 2)
+        k = self.k_norm(self.k(x).view(b, t, self.kv, self.size)).transpose(1, 2)
+        v = self.v(x).view(b, t, self.kv, self.size).transpose(1, 2)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        y = y * self.sink.sigmoid().view(1, -1, 1, 1)
+        return self.out(y.transpose(1, 2).reshape(b, t, -1))
+
+
+def apart(d: int, heads: int, kv: int, size: int) -> nn.Module:
+    return Between(d, Apart(d, heads, kv, size))
+
+
+class Latent(nn.Module):
+    """Queries, keys and values through low ranks; one rotary key, made beside the latent one."""
+
+    def __init__(self, d: int, heads: int, rank: int, size: int = 4, rotary: int = 2) -> None:
+        super().__init__()
+        self.heads, self.rank, self.size, self.rotary = heads, rank, size, rotary
+        self.q_down = nn.Linear(d, rank, bias=False)
+        self.q_up = nn.Linear(rank, heads * (size + rotary), bias=False)
+        self.kv_down = nn.Linear(d, rank + rotary, bias=False)
+        self.kv_up = nn.Linear(rank, heads * 2 * size, bias=False)
+        self.out = nn.Linear(heads * size, d, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, t, _ = x.shape
+        q = self.q_up(self.q_down(x)).view(b, t, self.heads, -1).transpose(1, 2)
+        latent, turned = self.kv_down(x).split((self.rank, self.rotary), -1)
+        kv = self.kv_up(latent).view(b, t, self.heads, -1).transpose(1, 2)
+        k, v = kv.split((self.size, self.size), -1)
+        shared = turned.view(b, 1, t, self.rotary).expand(b, self.heads, t, self.rotary)
+        y = F.scaled_dot_product_attention(q, torch.cat([k, shared], -1), v, is_causal=True)
+        return self.out(y.transpose(1, 2).reshape(b, t, -1))
+
+
+def latent(d: int, heads: int, rank: int) -> nn.Module:
+    return Between(d, Latent(d, heads, rank))
+
+
+# -- state spaces -------------------------------------------------------------------------------
+
+
+def scan(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """h_t = exp(dt a) h_{t-1} + dt b x, y = c h, for x and dt (.., time, n) and a (n, state)."""
+    decay = (dt.unsqueeze(-1) * a).cumsum(1)
+    driven = (dt * x).unsqueeze(-1) * b.unsqueeze(-2)
+    state = decay.exp() * ((-decay).exp() * driven).cumsum(1)
+    return (state * c.unsqueeze(-2)).sum(-1)
+
+
+class Mamba(nn.Module):
+    """A selective state space: the step through a low rank, B and C of the state's own size."""
+
+    def __init__(self, d: int, inner: int, rank: int, state: int = 3) -> None:
+        super().__init__()
+        self.rank, self.state = rank, state
+        self.in_proj = nn.Linear(d, 2 * inner, bias=False)
+        self.conv1d = nn.Conv1d(inner, inner, 3, groups=inner, padding=2)
+        self.x_proj = nn.Linear(inner, rank + 2 * state, bias=False)
+        self.dt_proj = nn.Linear(rank, inner)
+        self.A_log = nn.Parameter(torch.arange(1.0, state + 1).log().repeat(inner, 1))
+        self.D = nn.Parameter(torch.ones(inner))
+        self.out_proj = nn.Linear(inner, d, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, z = self.in_proj(x).chunk(2, -1)
+        x = F.silu(self.conv1d(x.transpose(1, 2))[..., : x.shape[1]].transpose(1, 2))
+        dt, b, c = self.x_proj(x).split((self.rank, self.state, self.state), -1)
+        y = scan(x, F.softplus(self.dt_proj(dt)), -self.A_log.exp(), b, c)
+        return self.out_proj((y + self.D * x) * F.silu(z))
+
+
+def mamba(d: int, inner: int, rank: int) -> nn.Module:
+    return Between(d, Mamba(d, inner, rank))
+
+
+class Mamba2(nn.Module):
+    """Everything from one projection: gate, x, B and C through one convolution, a step a head."""
+
+    def __init__(self, d: int, heads: int, size: int = 4, state: int = 3) -> None:
+        super().__init__()
+        self.heads, self.size, self.state = heads, size, state
+        self.inner = heads * size
+        mixed = self.inner + 2 * state
+        self.in_proj = nn.Linear(d, self.inner + mixed + heads, bias=False)
+        self.conv1d = nn.Conv1d(mixed, mixed, 3, groups=mixed, padding=2)
+        self.dt_bias = nn.Parameter(torch.ones(heads))
+        self.out_proj = nn.Linear(self.inner, d, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner, state, t = self.inner, self.state, x.shape[1]
+        z, mixed, dt = self.in_proj(x).split((inner, inner + 2 * state, self.heads), -1)
+        mixed = F.silu(self.conv1d(mixed.transpose(1, 2))[..., :t].transpose(1, 2))
+        x, b, c = mixed.split((inner, state, state), -1)
+        step = F.softplus(dt + self.dt_bias).repeat_interleave(self.size, -1)
+        return self.out_proj(scan(x, step, -torch.ones(1), b, c) * F.silu(z))
+
+
+def mamba2(d: int, heads: int) -> nn.Module:
+    return Between(d, Mamba2(d, heads))
+
+
+# -- conditioning, low rank, norms of weights ---------------------------------------------------
+
+
+class AdaptiveNorm(nn.Module):
+    """A norm whose shift, scale and gate a condition says; they start at zero."""
+
+    def __init__(self, d: int, condition: int) -> None:
+        super().__init__()
+        self.condition = nn.Linear(FEATURES, condition)
+        self.first = nn.Linear(FEATURES, d)
+        self.modulation = nn.Linear(condition, 3 * d)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+        self.inner = nn.Linear(d, d)
+        self.last = nn.Linear(d, CLASSES)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        x = self.first(x)
+        shift, scale, gate = self.modulation(F.silu(self.condition(condition))).chunk(3, -1)
+        y = F.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift
+        return self.last(x + gate * self.inner(y))
+
+
+class LowRank(nn.Module):
+    """A linear layer beside its low-rank update."""
+
+    def __init__(self, d: int, rank: int, alpha: float = 16.0) -> None:
+        super().__init__()
+        self.linear = nn.Linear(d, d, bias=False)
+        self.A = nn.Parameter(torch.empty(rank, d))
+        self.B = nn.Parameter(torch.zeros(d, rank))
+        nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))
+        self.scale = alpha / rank
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) + F.linear(F.linear(x, self.A), self.B) * self.scale
+
+
+def low_rank(d: int, rank: int) -> nn.Module:
+    return Between(d, LowRank(d, rank))
+
+
+class Normed(nn.Module):
+    """Weight norm on a first layer, a hidden one and a readout."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.first = weight_norm(nn.Linear(FEATURES, d))
+        self.hidden = weight_norm(nn.Linear(d, d))
+        self.last = weight_norm(nn.Linear(d, CLASSES))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.hidden(self.first(x).tanh()).tanh())
+
+
+class NormedTaps(nn.Module):
+    """A convolution whose weight norm is over all channels, as wav2vec2 has it for positions."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.conv = weight_norm(nn.Conv1d(d, d, 3, padding=1, groups=2), dim=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x.transpose(1, 2)).transpose(1, 2).tanh()
+
+
+def normed_taps(d: int) -> nn.Module:
+    return Between(d, NormedTaps(d))
+
+
+# -- shared and tied ----------------------------------------------------------------------------
+
+
+class Shared(nn.Module):
+    """One layer at three depths."""
+
+    def __init__(self, d: int, ff: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(d)
+        self.up, self.down = nn.Linear(d, ff), nn.Linear(ff, d)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(3):
+            x = x + self.down(F.gelu(self.up(self.norm(x))))
+        return x
+
+
+def shared(d: int, ff: int) -> nn.Module:
+    return Between(d, Shared(d, ff))
+
+
+class Tied(nn.Module):
+    """A readout that is the embedding, behind a norm."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(11, d)
+        self.hidden = nn.Linear(d, d)
+        self.norm = nn.LayerNorm(d)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.norm(self.hidden(self.embedding(tokens)).tanh())
+        return F.linear(x, self.embedding.weight)
+
+
+class TwoTowers(nn.Module):
+    """One encoder for two inputs, compared by cosine with a learned temperature."""
+
+    def __init__(self, d: int, size: int = 6) -> None:
+        super().__init__()
+        self.first, self.hidden = nn.Linear(FEATURES, d), nn.Linear(d, d)
+        self.project = nn.Linear(d, size, bias=False)
+        self.temperature = nn.Parameter(torch.tensor(2.0))
+
+    def encoded(self, x: Tensor) -> Tensor:
+        return F.normalize(self.project(self.hidden(self.first(x)).tanh()), dim=-1)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.encoded(x) @ self.encoded(y).mT * self.temperature.exp()
+
+
+class Autoencoder(nn.Module):
+    """A hidden weight and its transpose."""
+
+    def __init__(self, d: int, code: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(code, d) * 0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(F.linear(x, self.weight).tanh(), self.weight.T)
+
+
+def autoencoder(d: int, code: int) -> nn.Module:
+    return Between(d, Autoencoder(d, code))
+
+
+# -- positions and heads ------------------------------------------------------------------------
+
+
+class Positions(nn.Module):
+    """A learned table, one of sines, and a bias for the distance of two positions."""
+
+    table: Tensor
+
+    def __init__(self, d: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.learned = nn.Parameter(torch.randn(TIME, d) * 0.02)
+        angles = torch.arange(TIME)[:, None] / 100 ** (torch.arange(d // 2) / (d // 2))
+        self.register_buffer("table", torch.cat([angles.sin(), angles.cos()], -1))
+        self.distance = nn.Embedding(2 * TIME, heads)
+        self.qkv = nn.Linear(d, 3 * d, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, t, d = x.shape
+        x = x + self.learned[:t] + self.table[:t]
+        q, k, v = (y.view(b, t, self.heads, -1).transpose(1, 2) for y in self.qkv(x).chunk(3, -1))
+        places = torch.arange(t)
+        bias = self.distance(places[:, None] - places[None] + t).permute(2, 0, 1)[None]
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        return y.transpose(1, 2).reshape(b, t, d)
+
+
+def positions(d: int, heads: int) -> nn.Module:
+    return Between(d, Positions(d, heads))

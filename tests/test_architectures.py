@@ -1,0 +1,372 @@
+"""The hard rules of architectures, one case each: what a parameter is, and what it gets.
+
+A case names the parameters in question with their role and the width multipliers of the axes
+that they contract and keep. The numbers follow from Tensor Programs V, Table 3, relative to base
+width, as `wanted` restates it; no number is taken from what mufx prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import mufx
+from mufx.api import Conversion, import_emitted
+from mufx.manifest import ParameterEntry
+
+M = import_emitted(Path(__file__).parent / "models" / "architectures.py")
+X = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
+TOKENS = torch.zeros(2, 5, dtype=torch.long)
+
+Kind = tuple[str, float, float]
+Knobs = Mapping[str, int]
+
+
+def wanted(kind: Kind) -> tuple[float, float, float]:
+    """Init, Adam's learning rate and its eps, of a role with m_in and m_out."""
+    role, m_in, m_out = kind
+    init = {"hidden": m_in**-0.5, "output": 1 / m_in}.get(role, 1.0)
+    return init, 1 / m_in, 1 / m_out
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A model at two widths, and what its parameters are.
+
+    Attributes:
+        kinds: By parameter: role, m_in, m_out.
+        rows: By parameter: the rows that read out although it is hidden.
+        changes: What of the forward pass is another number: `before -> after`.
+        warned: The codes of warnings.
+    """
+
+    name: str
+    build: Callable[..., nn.Module]
+    sizes: Mapping[str, tuple[int, int]]
+    kinds: Mapping[str, Kind]
+    rows: Mapping[str, list[tuple[int, int]]] = field(default_factory=dict)
+    changes: tuple[str, ...] = ()
+    inputs: tuple[Tensor, ...] = (X,)
+    fixed: Mapping[str, object] = field(default_factory=dict)
+    warned: tuple[str, ...] = ()
+
+
+# Unequal factors, so that no axis can be taken for another: the residual stream x 4.
+D, FF, INNER, HEADS, RANK = 4.0, 6.0, 8.0, 2.0, 3.0
+
+EXPERTS = Case(
+    "a router reads out, an expert is hidden",
+    M.experts,
+    {"d": (16, 64), "ff": (8, 48)},
+    {
+        "piece.router.weight": ("output", D, 1),
+        "piece.up": ("hidden", D, FF),
+        "piece.down": ("hidden", FF, D),
+    },
+)
+
+ATTENTION = (
+    *(
+        Case(
+            f"fused queries, keys and values that all grow, by {parted}",
+            M.attention,
+            {"d": (16, 64), "heads": (4, 8), "kv": (2, 4)},
+            {
+                "piece.qkv.weight": ("hidden", D, HEADS),
+                "piece.qkv.bias": ("input", 1, HEADS),
+                "piece.out.weight": ("hidden", HEADS, D),
+            },
+            fixed={"size": 4, "parted": parted, "bias": True},
+        )
+        for parted in ("split", "heads")
+    ),
+    *(
+        Case(
+            f"keys and values of a fixed number of heads read out, by {parted}",
+            M.attention,
+            {"d": (16, 64), "heads": (4, 8)},
+            {"piece.qkv.weight": ("hidden", D, HEADS), "piece.qkv.bias": ("input", 1, HEADS)},
+            rows={"piece.qkv.weight": rows},
+            fixed={"size": 4, "kv": kv, "parted": parted, "bias": True},
+        )
+        for parted, kv, rows in (
+            ("split", 1, [(32, 40)]),
+            ("heads", 1, [(32, 40)]),
+            ("heads", 2, [(32, 48)]),
+            # Two groups of 4 queries, a key and a value, of 4 features each.
+            ("groups", 2, [(16, 24), (40, 48)]),
+        )
+    ),
+    *(
+        Case(
+            f"one head of keys and values that grows is hidden, by {parted}",
+            M.attention,
+            {"d": (16, 64), "heads": (4, 8), "size": (4, 12)},
+            # Queries grow x 2 x 3, keys and values x 3: the largest says how small gradients are.
+            {"piece.qkv.weight": ("hidden", D, 6), "piece.qkv.bias": ("input", 1, 6)},
+            changes=("1/sqrt(12) -> sqrt(4)/12",),
+            fixed={"kv": 1, "parted": parted, "bias": True},
+        )
+        for parted in ("split", "heads", "groups")
+    ),
+    Case(
+        "fixed heads of keys and values with weights of their own; norms over a fixed head",
+        M.apart,
+        {"d": (16, 64), "heads": (4, 8)},
+        {
+            "piece.q.weight": ("hidden", D, HEADS),
+            "piece.k.weight": ("output", D, 1),
+            "piece.v.weight": ("output", D, 1),
+            "piece.q_norm.weight": ("scalar", 1, 1),
+            "piece.k_norm.weight": ("scalar", 1, 1),
+            "piece.sink": ("input", 1, HEADS),
+            "piece.out.weight": ("hidden", HEADS, D),
+        },
+        fixed={"kv": 2, "size": 4},
+    ),
+    Case(
+        "heads that grow in size: normed queries and keys are correlated; a number for each head",
+        M.apart,
+        {"d": (16, 64), "size": (4, 12)},
+        {
+            "piece.k.weight": ("hidden", D, 3),
+            "piece.q_norm.weight": ("input", 1, 3),
+            "piece.k_norm.weight": ("input", 1, 3),
+            "piece.sink": ("scalar", 1, 1),
+            "piece.out.weight": ("hidden", 3, D),
+        },
+        changes=("1/sqrt(12) -> sqrt(4)/12",),
+        fixed={"heads": 4, "kv": 2},
+    ),
+    Case(
+        "low ranks that grow are hidden; the shared rotary key reads out",
+        M.latent,
+        {"d": (16, 64), "heads": (4, 8), "rank": (4, 12)},
+        {
+            "piece.q_down.weight": ("hidden", D, RANK),
+            "piece.q_up.weight": ("hidden", RANK, HEADS),
+            "piece.kv_down.weight": ("hidden", D, RANK),
+            "piece.kv_up.weight": ("hidden", RANK, HEADS),
+        },
+        rows={"piece.kv_down.weight": [(12, 14)]},
+    ),
+    Case(
+        "low ranks that are fixed: the way down reads out, the way up is an input",
+        M.latent,
+        {"d": (16, 64), "heads": (4, 8)},
+        {
+            "piece.q_down.weight": ("output", D, 1),
+            "piece.q_up.weight": ("input", 1, HEADS),
+            "piece.kv_down.weight": ("output", D, 1),
+            "piece.kv_up.weight": ("input", 1, HEADS),
+        },
+        fixed={"rank": 4},
+    ),
+)
+
+STATES = (
+    Case(
+        "Mamba with a rank that grows",
+        M.mamba,
+        {"d": (16, 64), "inner": (32, 256), "rank": (2, 6)},
+        {
+            "piece.in_proj.weight": ("hidden", D, INNER),
+            "piece.conv1d.weight": ("input", 1, INNER),
+            "piece.conv1d.bias": ("input", 1, INNER),
+            "piece.x_proj.weight": ("hidden", INNER, RANK),
+            "piece.dt_proj.weight": ("hidden", RANK, INNER),
+            "piece.dt_proj.bias": ("input", 1, INNER),
+            "piece.A_log": ("input", 1, INNER),
+            "piece.D": ("input", 1, INNER),
+            "piece.out_proj.weight": ("hidden", INNER, D),
+        },
+        rows={"piece.x_proj.weight": [(6, 12)]},
+    ),
+    Case(
+        "Mamba with a fixed rank",
+        M.mamba,
+        {"d": (16, 64), "inner": (32, 256)},
+        {
+            "piece.x_proj.weight": ("output", INNER, 1),
+            "piece.dt_proj.weight": ("input", 1, INNER),
+            "piece.dt_proj.bias": ("input", 1, INNER),
+        },
+        fixed={"rank": 2},
+    ),
+    Case(
+        "Mamba-2: B and C read out, behind the convolution that they share with x",
+        M.mamba2,
+        {"d": (16, 64), "heads": (4, 8)},
+        {
+            "piece.in_proj.weight": ("hidden", D, HEADS),
+            "piece.conv1d.weight": ("input", 1, HEADS),
+            "piece.conv1d.bias": ("input", 1, HEADS),
+            "piece.dt_bias": ("input", 1, HEADS),
+            "piece.out_proj.weight": ("hidden", HEADS, D),
+        },
+        # 32 of the gate, 32 of x, then 3 of B and 3 of C.
+        rows={"piece.in_proj.weight": [(64, 70)]},
+    ),
+)
+
+CONDITIONS = (
+    Case(
+        "modulation from a condition of fixed size",
+        M.AdaptiveNorm,
+        {"d": (16, 64)},
+        {
+            "condition.weight": ("scalar", 1, 1),
+            "modulation.weight": ("input", 1, D),
+            "modulation.bias": ("input", 1, D),
+        },
+        fixed={"condition": 6},
+        inputs=(X, X),
+    ),
+    Case(
+        "modulation from a condition that grows",
+        M.AdaptiveNorm,
+        {"d": (16, 64), "condition": (6, 18)},
+        {
+            "condition.weight": ("input", 1, 3),
+            "modulation.weight": ("hidden", 3, D),
+            "modulation.bias": ("input", 1, D),
+        },
+        inputs=(X, X),
+    ),
+    Case(
+        "a low-rank update of fixed rank: learning rates are a width apart",
+        M.low_rank,
+        {"d": (16, 64)},
+        {"piece.A": ("output", D, 1), "piece.B": ("input", 1, D)},
+        fixed={"rank": 2},
+    ),
+    Case(
+        "a low-rank update whose rank grows: alpha / rank stays what it is at base",
+        M.low_rank,
+        {"d": (16, 64), "rank": (2, 6)},
+        {"piece.A": ("hidden", D, RANK), "piece.B": ("hidden", RANK, D)},
+        changes=("2.66667 -> 8",),
+    ),
+)
+
+SHARING = (
+    Case(
+        "a layer at three depths",
+        M.shared,
+        {"d": (16, 64), "ff": (8, 48)},
+        {
+            "piece.up.weight": ("hidden", D, FF),
+            "piece.up.bias": ("input", 1, FF),
+            "piece.down.weight": ("hidden", FF, D),
+            "piece.norm.weight": ("input", 1, D),
+        },
+    ),
+    Case(
+        "an encoder of two inputs, and a temperature",
+        M.TwoTowers,
+        {"d": (16, 64)},
+        {
+            "hidden.weight": ("hidden", D, D),
+            "project.weight": ("output", D, 1),
+            "temperature": ("scalar", 1, 1),
+        },
+        inputs=(X, X),
+    ),
+    Case(
+        "a weight and its transpose, both of which grow alike",
+        M.autoencoder,
+        {"d": (16, 64), "code": (8, 32)},
+        {"piece.weight": ("hidden", D, D)},
+    ),
+    Case(
+        "a weight and its transpose that grow unlike: both rates are right, the smaller init",
+        M.autoencoder,
+        {"d": (16, 64), "code": (8, 48)},
+        # The transpose contracts 6 times as much: its rate is 1/6, so a multiplier of 4/6.
+        {"piece.weight": ("hidden", D, 6)},
+        changes=(f"1 -> {4 / 6:.6g}",),
+        warned=("MUF203", "MUF304"),
+    ),
+)
+
+POSITIONS = (
+    Case(
+        "tables of positions, and a bias for each of a fixed number of heads",
+        M.positions,
+        {"d": (16, 64)},
+        {"piece.learned": ("input", 1, D), "piece.distance.weight": ("scalar", 1, 1)},
+        changes=("1/sqrt(16) -> sqrt(4)/16",),
+        fixed={"heads": 4},
+    ),
+    Case(
+        "a bias for each of more heads",
+        M.positions,
+        {"d": (16, 64), "heads": (4, 16)},
+        {"piece.learned": ("input", 1, D), "piece.distance.weight": ("input", 1, 4)},
+    ),
+)
+
+CASES = (EXPERTS, *ATTENTION, *STATES, *CONDITIONS, *SHARING, *POSITIONS)
+each = pytest.mark.parametrize("case", [pytest.param(c, id=c.name) for c in CASES])
+
+
+@cache
+def converted(case: Case) -> Conversion:
+    base, target = ({k: v[i] for k, v in case.sizes.items()} for i in (0, 1))
+    return mufx.convert(case.build, case.inputs, {**case.fixed, **base}, {**case.fixed, **target})
+
+
+def entry(case: Case, parameter: str) -> ParameterEntry:
+    return converted(case).manifest.parameters[parameter]
+
+
+@each
+def test_parameters_have_the_role_and_scales_of_the_rule(case: Case) -> None:
+    found = {name: entry(case, name) for name in case.kinds}
+
+    assert {n: (str(e.role), e.m_in, e.m_out) for n, e in found.items()} == case.kinds
+    for name, e in found.items():
+        assert (e.init_scale, e.lr_scale, e.eps_scale) == pytest.approx(wanted(case.kinds[name]))
+
+
+@each
+def test_rows_read_out_where_what_they_make_is_fixed(case: Case) -> None:
+    """A readout's 1/m_in over a hidden weight's m_in**-1/2."""
+    parameters = converted(case).manifest.parameters
+    blocks = {name: e.rows for name, e in parameters.items() if e.rows}
+
+    assert {n: [(r.start, r.stop) for r in rows] for n, rows in blocks.items()} == case.rows
+    for name, rows in blocks.items():
+        further = wanted(("output", parameters[name].m_in, 1))[0] / parameters[name].init_scale
+        assert [r.init_correction for r in rows] == pytest.approx([further] * len(rows))
+
+
+@each
+def test_the_forward_pass_changes_where_it_must(case: Case) -> None:
+    manifest = converted(case).manifest
+
+    assert tuple(f"{c.before} -> {c.after}" for c in manifest.changes) == case.changes
+    assert tuple(d.code for d in manifest.diagnostics) == case.warned
+
+
+# -- what is not a role alone -------------------------------------------------------------------
+
+
+def test_a_tied_readout_folds_into_the_norm_before_it() -> None:
+    """The embedding stays an input, and 1/m goes into the norm: init and rate 1/m, eps 1."""
+    conversion = mufx.convert(M.Tied, (TOKENS,), {"d": 16}, {"d": 64})
+    parameters = conversion.manifest.parameters
+    embedding = parameters["embedding.weight"]
+
+    assert (str(embedding.role), embedding.init_scale, embedding.lr_scale) == ("input", 1, 1)
+    for name in ("norm.weight", "norm.bias"):
+        own = parameters[name]
+        assert str(own.role) == "input"
+        assert (own.init_scale, own.lr_scale, own.eps_scale) == pytest.approx((1 / D, 1 / D, 1.0))
+    assert conversion.manifest.changes == ()
