@@ -144,6 +144,13 @@ def convert_source(
     """`convert` for a Source, as the command line loads it; `progress` is told each step."""
     progress("recording the model")
     program = trace(source, optimizer=optimizer, form=form, rules=rules)
+    return convert_program(program, passes, progress)
+
+
+def convert_program(
+    program: Program, passes: Sequence[Pass] = PASSES, progress: Progress = lambda _: None
+) -> Conversion:
+    """`convert` for what was traced; `progress` is told each step."""
     progress("labelling and rewriting")
     program = run(program, passes)
     progress("writing the module")

@@ -140,6 +140,9 @@ CODES: dict[str, str] = {
     "MUF708": "a value that an instance on meta does not have",
     "MUF709": "an instance that does not say how it is built",
     "MUF710": "an init that one instance does not show",
+    "MUF711": "an init that may follow the width",
+    "MUF712": "an answer that does not fit an init",
+    "MUF713": "values that tell no init",
 }
 
 

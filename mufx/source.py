@@ -80,7 +80,7 @@ def from_callable(
                 "MUF003",
                 f"a {type(build).__name__} instance does not say how to build it at another size",
                 hint="pass its class, or a function that makes it from knobs; without one, "
-                "mufx.classes.plan_instance gives the optimizer groups of the instance",
+                "mufx.classes.convert_instance takes the instance and what grows in it",
             )
         )
     factory = factory_of(build)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from mufx.classes.converting import convert_instance
 from mufx.classes.finding import Identities, find_identities
 from mufx.classes.listing import ClassRow, ClassTable, listed
 from mufx.classes.planning import InstancePlan, plan_instance
@@ -21,6 +22,7 @@ __all__ = [
     "ClassTable",
     "Identities",
     "InstancePlan",
+    "convert_instance",
     "find_identities",
     "plan_instance",
     "table",

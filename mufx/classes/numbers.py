@@ -117,7 +117,7 @@ class _Asking:
 
     def _ratio(self, value: float, what: str, keys: list[str], place: Place | None) -> float:
         """target/base of a number."""
-        fitting = self._powers(value)
+        fitting = powers(value, self.sizes)
         key = next((k for k in keys if k in self.answers), None)
         if key is None:
             if fitting:
@@ -135,16 +135,17 @@ class _Asking:
             return 1.0
         return ratios[0]
 
-    def _powers(self, value: float) -> dict[str, float]:
-        """The ratios that the number may have, by what it equals."""
-        if value in (0.0, 1.0, -1.0):
-            return {}
-        return {
-            _spelled(base, a, target, b): (target / base) ** b
-            for base, target in sorted(self.sizes)
-            for a, b in _FORMS
-            if base > 0 and target > 1 and same(abs(value), base**a * target**b)
-        }
+
+def powers(value: float, sizes: Iterable[tuple[int, int]]) -> dict[str, float]:
+    """The ratios that a number may have, by what it equals; `sizes` are those that grow."""
+    if value in (0.0, 1.0, -1.0):
+        return {}
+    return {
+        _spelled(base, a, target, b): (target / base) ** b
+        for base, target in sorted(sizes)
+        for a, b in _FORMS
+        if base > 0 and target > 1 and same(abs(value), base**a * target**b)
+    }
 
 
 def _literals(node: fx.Node) -> Iterator[tuple[Slot, float]]:

@@ -13,6 +13,7 @@ from mufx.commands.options import InputOption, JsonOption, OptimizerOption, Spec
 from mufx.commands.printing import print_json, refusals, terminal, working
 
 if TYPE_CHECKING:
+    from mufx.api import Conversion
     from mufx.auditing.entry import Audited
     from mufx.classes.instance import Instance
 
@@ -133,6 +134,36 @@ def audited_instance(
         identities = find_identities(instance.model, instance.inputs)
         program = program_of(instance.model, instance.inputs, identities, factors, answers)
         return audited(program, instance.model, optimizer_of(optimizer, spec))
+
+
+def converted_instance(
+    spec: str,
+    grow: list[str],
+    number: list[str],
+    init: list[str],
+    knobs: str | None,
+    inputs: list[str] | None,
+    batch: int | None,
+    form: str,
+    optimizer: str,
+) -> Conversion:
+    """Converts one instance; what the user's code prints goes to stderr."""
+    from mufx.classes.converting import converted
+    from mufx.classes.finding import find_identities
+    from mufx.classes.inits import parse_inits
+    from mufx.classes.options import parse_grow, parse_numbers
+    from mufx.classes.program import program_of
+    from mufx.program import Form, Optimizer
+
+    factors, numbers, inits = parse_grow(grow), parse_numbers(number), parse_inits(init)
+    with redirect_stdout(sys.stderr), working() as progress:
+        progress(f"loading {spec}")
+        instance = loaded_instance(spec, knobs, inputs, batch or _BATCH)
+        progress("labelling and rewriting")
+        identities = find_identities(instance.model, instance.inputs)
+        program = program_of(instance.model, instance.inputs, identities, factors, numbers)
+        program = replace(program, optimizer=Optimizer(optimizer), form=Form(form))
+        return converted(program, instance.model, instance.inputs, inits)
 
 
 def loaded_instance(spec: str, knobs: str | None, inputs: list[str] | None, batch: int) -> Instance:

@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+from mufx.commands.classes import GrowOption, NumberOption, converted_instance
 from mufx.commands.converting import converted
 from mufx.commands.options import (
     BaseOption,
     BatchOption,
     FormOption,
+    InitOption,
     InputOption,
     JsonOption,
     OptimizerOption,
@@ -39,6 +41,9 @@ def convert(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Convert and report, but write nothing.")
     ] = False,
+    grow: GrowOption = None,
+    number: NumberOption = None,
+    init: InitOption = None,
     page: ReportOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -48,7 +53,11 @@ def convert(
     with refusals(as_json):
         if out is not None:
             output.check_folder(out, force=force)
-        conversion = converted(spec, base, target, vary, inputs, batch, form, optimizer)
+        if grow:
+            answers = (grow, number or [], init or [])
+            conversion = converted_instance(spec, *answers, target, inputs, batch, form, optimizer)
+        else:
+            conversion = converted(spec, base, target, vary, inputs, batch, form, optimizer)
         files = conversion.files()
         writing = out if not dry_run else None
         names = [str(writing / name) for name in files] if writing is not None else []

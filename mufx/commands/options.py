@@ -43,4 +43,13 @@ OptimizerOption = Annotated[
 ReportOption = Annotated[
     Path | None, typer.Option("--report", metavar="FILE", help="Write a page: report.html.")
 ]
+InitOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--init",
+        metavar="PARAMETER=LAW",
+        help="With --grow: how an init follows the width: fixed, fan_in, or target over base; "
+        "'*=fan_in', repeatable.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]

@@ -38,7 +38,7 @@ _TIDY = re.compile(r"\(, ")
 _METHODS = {
     "+=": "add_", "-=": "sub_", "*=": "mul_", "/=": "div_", "**=": "pow_", "@=": "matmul_",
 }  # fmt: skip
-_LONGEST = 64  # numbers that are written out one by one
+LONGEST = 64  # numbers that are written out one by one
 
 
 @dataclass(frozen=True, slots=True)
@@ -466,7 +466,7 @@ class _Writer:
     def _written_out(self, node: fx.Node) -> str:
         """A tensor from outside of torch, number by number."""
         constant = self.construction.constants[str(node.target)]
-        if constant.numel() > _LONGEST:
+        if constant.numel() > LONGEST:
             raise MufxError(
                 error(
                     "MUF410",
