@@ -100,6 +100,8 @@ class Weight:
     linear: bool = True
     factors: tuple[Factor, ...] = ()
     """Of a matrix product of two parameters: both of them."""
+    normed: tuple[Axis, ...] = ()
+    """The axes over which it was divided by its length, as under weight norm."""
 
     @staticmethod
     def bent(*weights: Weight) -> Weight:

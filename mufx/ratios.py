@@ -50,6 +50,16 @@ class Use:
     """The argument that the weight stands in; `None` inside a list of weights."""
     kept_at: tuple[int, ...] = ()
     """Where `kept` stand in the argument."""
+    normed: bool = False
+    """Only the direction of the parameter is used: its size makes no difference."""
+
+    @property
+    def terms(self) -> float:
+        """The size of the sum over products with entries of size 1, drawn at random.
+
+        A readout counts as if they were correlated, which they become (Tensor Programs V, J.1.4).
+        """
+        return math.sqrt(self.m_in) if self.contracts and self.keeps else self.m_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,12 +323,19 @@ class Walk:
         slot: Slot | None = None,
     ) -> Magnitude:
         """Notes the use of every parameter in `weight`; what comes out is `result_of`."""
-        axes = self.axes(operand)
-        uses = [self._noted(n, kind, axes, contracted, slot) for n in sorted(weight.names)]
+        axes, normed = self.axes(operand), bool(weight.normed)
+        uses = [self._noted(n, kind, axes, contracted, slot, normed) for n in sorted(weight.names)]
         for name in sorted(weight.gains):
             own = self.trace.axes[self._node_of(name).name]
             uses.append(self._noted(name, "elementwise", own, (), None))
+        if normed:
+            length = self.length(uses[0], _product(weight.normed))
+            weight = replace(weight, ratio=weight.ratio / length, normed=())
         return self.result_of(uses, weight, x, x_slot, slot)
+
+    def length(self, use: Use, entries: float) -> float:
+        """The length of a parameter with so many times the entries, as its use wants its init."""
+        return math.sqrt(entries) / use.terms
 
     def _node_of(self, parameter: str) -> fx.Node:
         nodes: Iterable[fx.Node] = self.trace.graph.nodes
@@ -331,6 +348,7 @@ class Walk:
         axes: tuple[Axis, ...],
         contracted: tuple[int, ...],
         slot: Slot | None,
+        normed: bool = False,
     ) -> Use:
         gone = tuple(axes[i] for i in contracted)
         kept_at = tuple(i for i in range(len(axes)) if i not in contracted)
@@ -349,6 +367,7 @@ class Walk:
             kept,
             slot,
             kept_at,
+            normed,
         )
         self.uses[use.node, use.parameter] = use
         return use
@@ -502,8 +521,8 @@ class Check(Walk):
         for use in uses:
             scaling = self.scalings[use.parameter]
             change = scaling.update * weight.ratio * use.m_in * x.ratio
-            terms = math.sqrt(use.m_in) if use.contracts and use.keeps else use.m_in
-            start = change if scaling.at_zero else scaling.init * weight.ratio * terms * x.ratio
+            before = scaling.init * weight.ratio * use.terms * x.ratio
+            start = change if scaling.at_zero else before
             wanted = 1.0 if use.kind == "contraction" else start
             if not same(change, wanted):
                 self._find(use.parameter, f"what {use.parameter} learns", change / wanted)
@@ -512,6 +531,10 @@ class Check(Walk):
             else:
                 out *= change
         return Magnitude(out)
+
+    def length(self, use: Use, entries: float) -> float:
+        """The length of a parameter, as it is initialised."""
+        return math.sqrt(entries) * self.scalings[use.parameter].init
 
     @staticmethod
     def _starts_right(scaling: Scaling, use: Use, start: float) -> bool:

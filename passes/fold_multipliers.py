@@ -76,6 +76,8 @@ def _absorb(node: fx.Node, parameters: frozenset[str]) -> frozenset[str] | None:
     name = operation(node)
     if name in ("layer_norm", "group_norm", "rms_norm", "batch_norm"):
         return _all(_affine(node, name), parameters)
+    if name == "_weight_norm":  # linear in the gain
+        return _absorb(node.all_input_nodes[1], parameters)
     if name in _LINEAR_IN_FIRST:
         return _absorb(node.all_input_nodes[0], parameters)
     if name == "add" and len(node.all_input_nodes) == 2:

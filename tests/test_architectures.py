@@ -255,6 +255,29 @@ CONDITIONS = (
     ),
 )
 
+NORMED = "parametrizations.weight.original"
+
+WEIGHT_NORM = (
+    Case(
+        "weight norm: the direction learns like the weight, the length is a gain",
+        M.Normed,
+        {"d": (16, 64)},
+        {
+            f"first.{NORMED}1": ("input", 1, D),
+            f"first.{NORMED}0": ("input", 1, D),
+            f"hidden.{NORMED}1": ("hidden", D, D),
+            f"hidden.{NORMED}0": ("input", 1, D),
+            f"last.{NORMED}1": ("output", D, 1),
+        },
+    ),
+    Case(
+        "weight norm over all channels",
+        M.normed_taps,
+        {"d": (16, 64)},
+        {f"piece.conv.{NORMED}1": ("hidden", D, D)},
+    ),
+)
+
 SHARING = (
     Case(
         "a layer at three depths",
@@ -312,7 +335,7 @@ POSITIONS = (
     ),
 )
 
-CASES = (EXPERTS, *ATTENTION, *STATES, *CONDITIONS, *SHARING, *POSITIONS)
+CASES = (EXPERTS, *ATTENTION, *STATES, *CONDITIONS, *WEIGHT_NORM, *SHARING, *POSITIONS)
 each = pytest.mark.parametrize("case", [pytest.param(c, id=c.name) for c in CASES])
 
 
@@ -356,6 +379,51 @@ def test_the_forward_pass_changes_where_it_must(case: Case) -> None:
 
 
 # -- what is not a role alone -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("build", "gain", "factor"),
+    [
+        # A readout's rows grow longer as sqrt(m) and should have entries of 1/m.
+        (M.Normed, f"last.{NORMED}0", D**-0.5),
+        # Over all channels the length grows as m where the entries should fall as sqrt(m).
+        (M.normed_taps, f"piece.conv.{NORMED}0", D**0.5),
+    ],
+    ids=["readout", "all channels"],
+)
+def test_the_length_of_a_normed_weight_takes_what_its_direction_cannot(
+    build: Callable[..., nn.Module], gain: str, factor: float
+) -> None:
+    """Of v only the direction counts, so g starts and learns with the factor that v lacks."""
+    own = mufx.convert(build, (X,), {"d": 16}, {"d": 64}).manifest.parameters[gain]
+
+    assert (own.init_scale, own.lr_scale) == pytest.approx((factor, factor))
+
+
+def weight_of(model: nn.Module, module: str) -> Tensor:
+    gain, direction = (model.get_parameter(f"{module}.{NORMED}{i}").detach() for i in (0, 1))
+    axes = [i for i in range(direction.dim()) if gain.shape[i] == 1]
+    length: Tensor = torch.linalg.vector_norm(direction, dim=axes, keepdim=True)
+    return gain * direction / length
+
+
+@pytest.mark.parametrize(
+    ("build", "module", "role"),
+    [
+        (M.Normed, "first", ("input", 1.0, D)),
+        (M.Normed, "hidden", ("hidden", D, D)),
+        (M.Normed, "last", ("output", D, 1.0)),
+        (M.normed_taps, "piece.conv", ("hidden", D, D)),
+    ],
+)
+def test_the_weight_under_weight_norm_starts_as_its_role_says(
+    build: Callable[..., nn.Module], module: str, role: Kind
+) -> None:
+    torch.manual_seed(0)
+    base = weight_of(build(256), module)
+    wide = weight_of(mufx.convert(build, (X,), {"d": 256}, {"d": 1024}).module(seed=0), module)
+
+    assert float(wide.std() / base.std()) == pytest.approx(wanted(role)[0], rel=0.03)
 
 
 def test_a_tied_readout_folds_into_the_norm_before_it() -> None:

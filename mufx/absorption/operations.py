@@ -130,6 +130,12 @@ def _normalised(weight: int, bias: int) -> Passing:
     return passing
 
 
+def _weight_normed(scaling: Scaling, node: fx.Node) -> Scale:
+    """`g * v / |v|`."""
+    scaling.demand(scaling.scale(0), ONE)
+    return scaling.scale(1)
+
+
 def _attention(scaling: Scaling, node: fx.Node) -> Scale:
     """`softmax(scale * q k^T + mask) v`."""
     q, k, v, mask = (
@@ -184,5 +190,6 @@ PASSED_ON: Mapping[str, Passing] = {
     "group_norm": _normalised(2, 3),
     "rms_norm": _normalised(2, 4),
     "batch_norm": _normalised(3, 4),
+    "_weight_norm": _weight_normed,
     "scaled_dot_product_attention": _attention,
 }

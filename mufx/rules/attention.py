@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from torch import fx
 
 from mufx.magnitudes import Magnitude, Rank, Several, Value, Weight, multiplied
-from mufx.rules.table import Flow, RuleTable, argument
+from mufx.rules.table import Flow, RuleTable, argument, dims
 from mufx.sizes import Number
 
 FUSED = RuleTable()
@@ -95,9 +96,14 @@ def _nodes(value: object) -> Iterator[fx.Node]:
 
 @FUSED.rule("_weight_norm")
 def weight_norm(flow: Flow, node: fx.Node) -> Value:
-    """`g * v / |v|`: v gives the direction of the weight and learns like it, g is a gain."""
-    direction, gain = flow.value(0), flow.value(1)
+    """`g * v / |v|`: v gives the direction of the weight and learns like it, g is a gain.
+
+    The length is taken over all axes but one. What it does to the size of the weight depends on
+    the init of v, so it is counted where the weight is used.
+    """
+    direction, gain = flow.value(0), flow.magnitude(1)
     assert isinstance(direction, Weight)
-    assert isinstance(gain, Weight)
-    flow.inside(node.args[1], "elementwise")
-    return direction
+    axes, dim = flow.axes_of(0), argument(node, 2, "dim")[1]
+    kept = dims(0 if dim is None else dim, len(axes)) if dim != -1 else ()
+    normed = tuple(axis for i, axis in enumerate(axes) if i not in kept)
+    return replace(direction, ratio=direction.ratio * gain.ratio, ways=gain.ways, normed=normed)
