@@ -21,6 +21,7 @@ from mufx.commands.options import (
     InputOption,
     JsonOption,
     OptimizerOption,
+    ReportOption,
     SpecArgument,
     TargetOption,
     VaryOption,
@@ -28,6 +29,7 @@ from mufx.commands.options import (
 from mufx.commands.printing import print_json, refusals, terminal
 
 if TYPE_CHECKING:
+    from mufx.check.experiment import Experiment
     from mufx.check.request import Variant
     from mufx.check.result import Checked
     from mufx.check.training import Run
@@ -60,6 +62,7 @@ def check(
         Path | None,
         typer.Option("-o", "--out", help="A folder for check.json, figures, and finished runs."),
     ] = None,
+    page: ReportOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Checks the conversion of a specification by training."""
@@ -91,6 +94,8 @@ def check(
             found = checking.checked(planned, partial(Runs, file), _progress)
         if out is not None:
             _write(found, out)
+        if page is not None:
+            _write_page(found, planned, page)
     if as_json:
         print_json(found.document())
     else:
@@ -106,6 +111,15 @@ def _write(found: Checked, out: Path) -> None:
     text = json.dumps(found.document(), indent=1, sort_keys=True) + "\n"
     output.write_files(out, {"check.json": text})
     plot.draw(found, out)
+
+
+def _write_page(found: Checked, planned: Experiment, page: Path) -> None:
+    from mufx import html, output
+    from mufx.html.of_check import of_check
+
+    knobs = planned.models.widths[max(found.widths)]
+    document = of_check(found, planned.models.conversion(knobs))
+    output.write_files(page.parent, {page.name: html.written(document)})
 
 
 def _progress(variant: Variant, width: int, seed: int, run: Run) -> None:

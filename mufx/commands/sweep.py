@@ -16,6 +16,7 @@ from mufx.commands.options import (
     InputOption,
     JsonOption,
     OptimizerOption,
+    ReportOption,
     SpecArgument,
     TargetOption,
     VaryOption,
@@ -83,6 +84,7 @@ def sweep(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="A folder for sweep.json, .png and .svg.")
     ] = None,
+    page: ReportOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Sweeps hyperparameters of the model of a specification."""
@@ -117,6 +119,11 @@ def sweep(
         found = sweeping.swept(request, source, _progress)
         if out is not None:
             found.write(out)
+        if page is not None:
+            from mufx import html, output
+            from mufx.html.of_sweep import of_sweep
+
+            output.write_files(page.parent, {page.name: html.written(of_sweep(found))})
     if as_json:
         print_json(found.document())
     else:

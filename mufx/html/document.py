@@ -154,7 +154,16 @@ class Plot:
     groups: tuple[str, ...]
     ordered: bool
     series: tuple[Series, ...]
-    kind: Literal["plot"] = "plot"
+
+
+@dataclass(frozen=True, slots=True)
+class Panels:
+    """Plots side by side; `folded` are opened by hand."""
+
+    title: str
+    plots: tuple[Plot, ...]
+    folded: bool = False
+    kind: Literal["panels"] = "panels"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +182,7 @@ class Words:
     kind: Literal["words"] = "words"
 
 
-Block: TypeAlias = Table | Tree | Entry | Plot | Code | Words
+Block: TypeAlias = Table | Tree | Entry | Panels | Code | Words
 
 
 @dataclass(frozen=True, slots=True)

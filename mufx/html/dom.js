@@ -14,7 +14,7 @@ const drawn = (tag, props = {}, ...children) => {
   element.append(...children);
   return element;
 };
-const number = (value) => String(Number(value.toPrecision(4)));
+const number = (value, digits = 6) => String(Number(value.toPrecision(digits)));
 const scrolled = (label, child) => make("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: label }, child);
 
 // One stop for the tab key among many elements; arrows move it.

@@ -12,7 +12,10 @@ from mufx.html.document import Block, Code, Document, Section, Words
 from mufx.html.places import of_diagnostic
 from mufx.html.training import training
 from mufx.knobs import written
+from mufx.manifest import Manifest
 from mufx.program import Program
+
+_WHERE = "In the folder that {} -o FOLDER writes:"
 
 
 def of_conversion(conversion: Conversion) -> Document:
@@ -46,7 +49,15 @@ def diagnostics(found: Iterable[Diagnostic]) -> Section:
 def train(conversion: Conversion) -> Section:
     """What a user writes to train the emitted module."""
     manifest = conversion.manifest
-    return Section("train", "Train", (Code(training(manifest.model, manifest.optimizer)),))
+    code = Code(training(manifest.model, manifest.optimizer))
+    return Section("train", "Train", (Words(_WHERE.format(_command(manifest))), code))
+
+
+def _command(manifest: Manifest) -> str:
+    """The conversion as it is typed; a library call has no words for its model."""
+    spec = manifest.source.spec
+    options = f"--base {written(manifest.base)} --target {written(manifest.target)}"
+    return f"mufx convert {spec} {options}" if spec else "a conversion"
 
 
 def _corrections(program: Program) -> tuple[Block, ...]:

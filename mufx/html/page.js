@@ -1,6 +1,6 @@
 // -- the page: its theme, its head, and the sections that the document has
 const page = JSON.parse(document.getElementById("data").textContent);
-const views = { table: tableView, tree: treeView, entry: entryView, plot: plotView, code: codeView, words: wordsView };
+const views = { table: tableView, tree: treeView, entry: entryView, panels: panelsView, code: codeView, words: wordsView };
 const by = (id) => document.getElementById(id);
 
 by("summary").textContent = page.summary;
@@ -24,7 +24,6 @@ const folded = (block, parts) => {
   return [make("details", {}, make("summary", {}, block.title), ...parts)];
 };
 
-// A section is filled when it is on the page: a plot has to know how wide it is.
 for (const { id, title, blocks } of page.sections) {
   document.querySelector("nav").append(make("a", { href: `#${id}` }, title), " ");
   const section = make("section", { id, tabIndex: -1 }, make("h2", { id: `${id}-title` }, title));

@@ -11,7 +11,7 @@ from typing import Final
 
 from mufx.html.document import Document
 
-SCRIPTS: Final = ("dom.js", "table.js", "tree.js", "entry.js", "plot.js", "page.js")
+SCRIPTS: Final = ("dom.js", "table.js", "tree.js", "entry.js", "scale.js", "plot.js", "page.js")
 
 
 def written(document: Document) -> str:

@@ -13,20 +13,36 @@ _DEFAULTS: Final[Mapping[Optimizer, Mapping[str, object]]] = {
     Optimizer.ADAM: {"lr": 1e-3, "eps": 1e-8},
     Optimizer.ADAMW: {"lr": 1e-3, "weight_decay": 0.1, "eps": 1e-8},
 }
+_GROUPED: Final = ("lr", "weight_decay", "eps")
 
 
 def training(model: str, optimizer: Optimizer, tuned: Mapping[str, object] | None = None) -> str:
-    """What a user writes; `tuned` are settings found at base width, else usual ones stand in."""
-    settings = {**_DEFAULTS[optimizer], **(tuned or {})}
-    spelled = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+    """What a user writes; `tuned` is what was found at base width, else usual values stand in."""
+    settings = {**_DEFAULTS[optimizer]} if tuned is None else {**tuned}
+    groups = _spelled({name: settings[name] for name in _GROUPED if name in settings})
+    given = _spelled(_of_optimizer(settings))
     return (
         "import torch\n"
         f"from model_mup import {model}\n"
         "from optim_mup import clip_grad_norm_, param_groups\n\n"
         f'model = {model}(device="cpu")\n'
-        f"groups = param_groups(model, {spelled})  # as tuned at base width\n"
-        f"optimizer = torch.optim.{_CLASSES[optimizer]}(groups)\n\n"
+        f"groups = param_groups(model{groups})  # as tuned at base width\n"
+        f"optimizer = torch.optim.{_CLASSES[optimizer]}(groups{given})\n\n"
         "# in every step, after loss.backward():\n"
         "clip_grad_norm_(model, 1.0)\n"
         "optimizer.step()\n"
     )
+
+
+def _of_optimizer(settings: Mapping[str, object]) -> dict[str, object]:
+    """What is the same for all groups."""
+    found: dict[str, object] = {}
+    if "beta1" in settings or "beta2" in settings:
+        found["betas"] = (settings.get("beta1", 0.9), settings.get("beta2", 0.999))
+    if "momentum" in settings:
+        found["momentum"] = settings["momentum"]
+    return found
+
+
+def _spelled(settings: Mapping[str, object]) -> str:
+    return "".join(f", {name}={value!r}" for name, value in settings.items())

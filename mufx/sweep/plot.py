@@ -50,15 +50,15 @@ def _draw(figure: Figure, summary: Summary, width_knob: str, caption: str) -> No
 
     parametrizations = list(dict.fromkeys(p for p, _ in summary.curves))
     panels = figure.subplots(1, len(parametrizations), sharey=True, sharex=True, squeeze=False)
-    low, high = _limits(summary)
+    low, high = limits(summary)
     for panel, parametrization in zip(cast("Any", panels)[0], parametrizations, strict=True):
         optima = summary.of(parametrization)
         for i, optimum in enumerate(optima):
             color = colormaps["viridis"](0.9 * i / max(1, len(optima) - 1))
-            samples = _profile(summary, summary.curves[parametrization, optimum.width])
+            samples = profile(summary, summary.curves[parametrization, optimum.width])
             _curve(panel, summary, samples, f"{optimum.width}", color)
         panel.set_title(NAMES[parametrization])
-        panel.set_xlabel(f"log2 of {summary.axis}" if _is_log(summary) else summary.axis)
+        panel.set_xlabel(f"log2 of {summary.axis}" if is_log(summary) else summary.axis)
         panel.set_ylim(low, high)
     panels[0][0].set_ylabel("training loss")
     panels[0][-1].legend(title=width_knob, frameon=False, fontsize=8)
@@ -68,7 +68,7 @@ def _draw(figure: Figure, summary: Summary, width_knob: str, caption: str) -> No
 def _curve(
     panel: Axes, summary: Summary, samples: Sequence[Sample], label: str, color: Any
 ) -> None:
-    places = [_place(summary, sample) for sample in samples]
+    places = [place(summary, sample) for sample in samples]
     finite = [(x, s) for x, s in zip(places, samples, strict=True) if math.isfinite(s.mean)]
     panel.plot(
         [x for x, _ in finite],
@@ -89,28 +89,30 @@ def _curve(
         panel.plot(x, best.mean, "*", color=color, markersize=11, markeredgecolor="black", mew=0.5)
 
 
-def _profile(summary: Summary, samples: Sequence[Sample]) -> list[Sample]:
+def profile(summary: Summary, samples: Sequence[Sample]) -> list[Sample]:
     """By value of the axis, the best choice of all other values."""
     best: dict[float, Sample] = {}
     for sample in samples:
-        place = _place(summary, sample)
-        if place not in best or sample.mean < best[place].mean:
-            best[place] = sample
-    return [best[place] for place in sorted(best)]
+        at = place(summary, sample)
+        if at not in best or sample.mean < best[at].mean:
+            best[at] = sample
+    return [best[at] for at in sorted(best)]
 
 
-def _place(summary: Summary, sample: Sample) -> float:
+def place(summary: Summary, sample: Sample) -> float:
+    """Where a sample stands along the axis: the value, or its log2."""
     value = sample.values[summary.axis]
     assert isinstance(value, int | float)
-    return math.log2(value) if _is_log(summary) else float(value)
+    return math.log2(value) if is_log(summary) else float(value)
 
 
-def _is_log(summary: Summary) -> bool:
+def is_log(summary: Summary) -> bool:
+    """Whether all values of the axis have a logarithm."""
     values = [s.values[summary.axis] for samples in summary.curves.values() for s in samples]
     return all(isinstance(v, int | float) and v > 0 for v in values)
 
 
-def _limits(summary: Summary) -> tuple[float, float]:
+def limits(summary: Summary) -> tuple[float, float]:
     """The losses worth seeing: from the best to what the smallest values give."""
     means = [s.mean for samples in summary.curves.values() for s in samples]
     finite = sorted(mean for mean in means if math.isfinite(mean))

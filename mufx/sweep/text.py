@@ -34,7 +34,7 @@ def show(sweep: Sweep, console: Console) -> None:
         )
     )
     console.print(_optima(summary, width_knob))
-    for line in _findings(summary, width_knob):
+    for line in findings(summary, width_knob):
         console.print(Text(line), soft_wrap=True)
     if summary.shared is not None and math.isfinite(summary.of(Parametrization.MUP)[0].loss):
         values = {**settings.fixed, **summary.shared.values}
@@ -56,8 +56,8 @@ def _optima(summary: Summary, width_knob: str) -> Table:
             NAMES[optimum.parametrization],
             str(optimum.width),
             Text(_best(optimum, summary.axis)),
-            _with_error(optimum.center, optimum.center_error, "2^{:.2f}"),
-            _with_error(optimum.loss, optimum.loss_error, "{:.4f}"),
+            with_error(optimum.center, optimum.center_error, "2^{:.2f}"),
+            with_error(optimum.loss, optimum.loss_error, "{:.4f}"),
             f"{optimum.diverged} of {optimum.runs}",
         )
     return table
@@ -70,7 +70,8 @@ def _best(optimum: Optimum, axis: str) -> str:
     return f"{shown(optimum.values[axis])}{rest}{edge}"
 
 
-def _with_error(value: float | None, error: float | None, form: str) -> str:
+def with_error(value: float | None, error: float | None, form: str) -> str:
+    """A number and its standard error, where it has them."""
     if value is None:
         return "-"
     if math.isinf(value):
@@ -78,7 +79,8 @@ def _with_error(value: float | None, error: float | None, form: str) -> str:
     return form.format(value) + (f" ± {error:.2g}" if error is not None else "")
 
 
-def _findings(summary: Summary, width_knob: str) -> Iterator[str]:
+def findings(summary: Summary, width_knob: str) -> Iterator[str]:
+    """How far the optimum moves, and whether wider is better, in sentences."""
     for shift in summary.shifts:
         yield _shift(shift, summary, width_knob)
     if any(optimum.edge for optimum in summary.optima):

@@ -1,0 +1,191 @@
+"""The page of a sweep."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from statistics import fmean
+
+from mufx.html.document import (
+    Block,
+    Cell,
+    Code,
+    Column,
+    Document,
+    Panels,
+    Plot,
+    Point,
+    Row,
+    Scale,
+    Section,
+    Series,
+    Table,
+    Words,
+)
+from mufx.html.training import training
+from mufx.knobs import written as written_knobs
+from mufx.program import Optimizer
+from mufx.sweep.plot import is_log, limits, profile
+from mufx.sweep.settings import Parametrization
+from mufx.sweep.summary import Optimum, Sample, Summary
+from mufx.sweep.sweeping import Sweep
+from mufx.sweep.text import NAMES, findings, with_error
+from mufx.sweep.values import Value, shown
+
+
+def of_sweep(found: Sweep) -> Document:
+    """The curves and their numbers, the optima, and the settings to train the target with."""
+    settings, summary, seeds = found.plan.settings, found.summary, len(found.plan.seeds)
+    said = tuple(Words(line.strip()) for line in findings(summary, found.width_knob))
+    return Document(
+        f"Sweep of {settings.model}",
+        f"{summary.axis} against loss · {settings.optimizer} · {settings.steps} steps of batch "
+        f"{settings.batch} · {seeds} seed{'s' * (seeds > 1)} · {settings.form}",
+        (
+            Section("sweep", "Sweep", (*said, _panels(found), _losses(found))),
+            Section("optima", "Optima", (_optima(found),)),
+            Section("train", "Train", tuple(_train(found))),
+        ),
+    )
+
+
+# -- plots --------------------------------------------------------------------------------------
+
+
+def _panels(found: Sweep) -> Panels:
+    """SP beside μP, on one scale: loss up to what the smallest values give."""
+    summary = found.summary
+    samples = [s for held in summary.curves.values() for s in held]
+    values = sorted({_number(summary, sample) for sample in samples})
+    ticks = tuple((value, shown(value)) for value in values)
+    x = Scale(summary.axis, is_log(summary), values[0], values[-1], ticks)
+    y = Scale("training loss", False, *limits(summary))
+    widths = tuple(f"{found.width_knob} {width}" for width in found.plan.widths)
+    plots = tuple(
+        Plot(NAMES[p], x, y, widths, True, tuple(_series(found, p)))
+        for p in found.plan.parametrizations
+    )
+    return Panels("Loss", plots)
+
+
+def _series(found: Sweep, parametrization: Parametrization) -> Iterator[Series]:
+    for optimum in found.summary.of(parametrization):
+        samples = found.summary.curves[parametrization, optimum.width]
+        name = f"{found.width_knob} {optimum.width}"
+        points = (_point(found.summary, s, optimum) for s in profile(found.summary, samples))
+        yield Series(name, name, tuple(points))
+
+
+def _point(summary: Summary, sample: Sample, optimum: Optimum) -> Point:
+    x = _number(summary, sample)
+    if not math.isfinite(sample.mean):
+        return Point(x, None)
+    best = sample.values == optimum.values
+    return Point(x, sample.mean, min(sample.losses), max(sample.losses), best)
+
+
+def _number(summary: Summary, sample: Sample) -> float:
+    value = sample.values[summary.axis]
+    assert isinstance(value, int | float)
+    return float(value)
+
+
+# -- numbers ------------------------------------------------------------------------------------
+
+
+def _losses(found: Sweep) -> Table:
+    """Every point of the curves."""
+    names = [hyperparameter.name for hyperparameter in found.plan.over]
+    columns = (
+        Column("Trained", filter="choice"),
+        Column(found.width_knob, "number", filter="choice"),
+        *(Column(name, "number") for name in names),
+        Column("Mean loss", "number"),
+        Column("Diverged", "number"),
+        Column("Loss by seed", "number"),
+    )
+    rows = [
+        Row((NAMES[parametrization], width, *_values(sample, names), *_told(sample)))
+        for (parametrization, width), samples in found.summary.curves.items()
+        for sample in samples
+    ]
+    return Table("All losses", columns, tuple(rows), folded=True)
+
+
+def _values(sample: Sample, names: list[str]) -> Iterator[Cell]:
+    yield from (_cell(sample.values[name]) for name in names)
+
+
+def _cell(value: Value) -> Cell:
+    return (float(value), shown(value)) if isinstance(value, int | float) else value
+
+
+def _told(sample: Sample) -> tuple[Cell, Cell, Cell]:
+    finite = [loss for loss in sample.losses if math.isfinite(loss)]
+    mean = fmean(finite) if len(finite) == len(sample.losses) else None
+    lost = len(sample.losses) - len(finite)
+    each = ", ".join(f"{v:.4f}" if math.isfinite(v) else "diverged" for v in sample.losses)
+    return mean, lost, each
+
+
+def _optima(found: Sweep) -> Table:
+    numbers = (found.width_knob, f"best {found.summary.axis}", "between values", "loss")
+    columns = (
+        Column("Trained", filter="choice"),
+        *(Column(title, "number") for title in numbers),
+        Column("at an end of the grid"),
+        Column("diverged", "number"),
+    )
+    rows = tuple(_of_optimum(found, optimum) for optimum in found.summary.optima)
+    return Table("Optima", columns, rows)
+
+
+def _of_optimum(found: Sweep, optimum: Optimum) -> Row:
+    center = with_error(optimum.center, optimum.center_error, "2^{:.2f}")
+    loss = with_error(optimum.loss, optimum.loss_error, "{:.4f}")
+    finite = math.isfinite(optimum.loss)
+    cells: tuple[Cell, ...] = (
+        NAMES[optimum.parametrization],
+        optimum.width,
+        _cell(optimum.values[found.summary.axis]),
+        (optimum.center, center) if optimum.center is not None else None,
+        (optimum.loss, loss) if finite else loss,
+        "yes" if optimum.edge else "no",
+        (optimum.diverged / optimum.runs, f"{optimum.diverged} of {optimum.runs}"),
+    )
+    return Row(cells)
+
+
+# -- training -----------------------------------------------------------------------------------
+
+
+def _train(found: Sweep) -> Iterator[Block]:
+    """The settings to train the target with, by group; they were found on the narrowest model."""
+    settings, shared = found.plan.settings, found.summary.shared
+    if shared is None or not math.isfinite(next(iter(shared.losses.values()))):
+        yield Words("Nothing is recommended: no value was tried at every width and converged.")
+        return
+    tuned = {**settings.fixed, **shared.values}
+    yield Words(f"For {written_knobs(found.target)}, after mufx convert with the same settings:")
+    yield Code(training(settings.model, Optimizer(settings.optimizer), tuned))
+    columns = (
+        Column("Group", "code"),
+        *(Column(f"{n} ×", "number") for n in ("lr", "weight decay", "eps")),
+        Column("lr", "number"),
+        Column("Tensors", "number"),
+    )
+    rate = tuned.get("lr")
+    rows = (
+        Row(
+            (
+                row.group,
+                row.lr_scale,
+                row.weight_decay_scale,
+                row.eps_scale,
+                rate * row.lr_scale if isinstance(rate, int | float) else None,
+                row.tensors,
+            )
+        )
+        for row in found.groups
+    )
+    yield Table("Groups", columns, tuple(rows))
