@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from torch import nn
 
-from mufx.auditing.expected import Expectation, expectation
-from mufx.auditing.findings import of_diagnostics, of_forward, of_parameters
 from mufx.auditing.groups import Live, MakeOptimizer, read
-from mufx.auditing.multipliers import carried, without_constant
-from mufx.auditing.numbers import Found, of_parameter, settings
-from mufx.auditing.records import AuditReport, Finding, Parameter, ordered
-from mufx.auditing.training import is_plain, of_eps, of_groups
-from mufx.diagnostics import Diagnostic, MufxError, Severity, error, raise_errors
+from mufx.auditing.judgement import Audited, judged
+from mufx.auditing.records import AuditReport
+from mufx.diagnostics import MufxError, error, raise_errors
 from mufx.factory import place_of
 from mufx.garbage import uncollected
 from mufx.passes.apply_corrections import apply_corrections
@@ -81,27 +77,6 @@ def audit_source(
     return audited_source(source, optimizer=optimizer, rules=rules, progress=progress).report
 
 
-@dataclass(frozen=True)
-class Audited:
-    """An audit with what it was judged by.
-
-    Attributes:
-        report: What was found.
-        program: The model as it is, with roles and a plan; nothing is rewritten.
-        expected: What μP expects of it.
-    """
-
-    report: AuditReport
-    program: Program
-    expected: Expectation
-
-    def corrected(self) -> Program:
-        """The program with the factors that its forward pass lacks, and their changes."""
-        factors = zip(self.program.traces, self.expected.fits, strict=True)
-        corrections = {trace.training: fit.corrections for trace, fit in factors}
-        return apply_corrections(replace(self.program, corrections=corrections))
-
-
 @uncollected()
 def audited_source(
     source: Source,
@@ -129,38 +104,15 @@ def audited_source(
         program = replace(program, optimizer=live[1].kind)
     progress("labelling")
     program = _analysed(program)
-    found = _numbers(program, live)
-    expected, findings = _judged(program, found)
-    if live is not None and not isinstance(optimizer, str):
-        groups = of_groups(program, found, expected, live, place_of(optimizer))
-        findings = [*groups, *findings]
-    return Audited(_report(program, expected, findings, live), program, expected)
+    return judged(program, live, None if isinstance(optimizer, str) else place_of(optimizer))
 
 
-def _judged(program: Program, found: Mapping[str, Found]) -> tuple[Expectation, list[Finding]]:
-    """What is expected, and what deviates from it.
-
-    Learning rates that are the same for all are right in Table 9 with SGD, and where nothing
-    grows. If that does not explain everything, they are taken for not having been chosen.
-    """
-    expected = expectation(program, found, plain=False)
-    findings = _deviations(program, found, expected)
-    if is_plain(found) and any(f.severity is Severity.ERROR for f in findings):
-        expected = expectation(program, found, plain=True)
-        findings = _deviations(program, found, expected)
-    return expected, findings
-
-
-def _deviations(
-    program: Program, found: Mapping[str, Found], expected: Expectation
-) -> list[Finding]:
-    return [
-        *of_diagnostics(program, expected),
-        *of_parameters(program, found, expected),
-        *of_forward(program, expected),
-        *without_constant(program),
-        *of_eps(found, expected),
-    ]
+def corrected(audited: Audited) -> Program:
+    """The audited program with the factors that its forward pass lacks, and their changes."""
+    program = audited.program
+    factors = zip(program.traces, audited.expected.fits, strict=True)
+    corrections = {trace.training: fit.corrections for trace, fit in factors}
+    return apply_corrections(replace(program, corrections=corrections))
 
 
 _AS_FINDINGS = frozenset({"MUF107", "MUF204"})
@@ -173,47 +125,3 @@ def _analysed(program: Program) -> Program:
         program = step(program)
         raise_errors(d for d in program.diagnostics if d.code not in _AS_FINDINGS)
     return program
-
-
-def _numbers(program: Program, live: tuple[Live, Live] | None) -> dict[str, Found]:
-    found: dict[str, Found] = {}
-    for name in program.parameters():
-        pair = settings(live, name, program.optimizer)
-        found[name] = of_parameter(program.inits[name], pair)
-    return found
-
-
-def _report(
-    program: Program,
-    expected: Expectation,
-    findings: list[Finding],
-    live: tuple[Live, Live] | None,
-) -> AuditReport:
-    source = program.source
-    return AuditReport(
-        source.name,
-        program.optimizer.value,
-        dict(source.base),
-        dict(source.target),
-        live is not None,
-        {name: _parameter(program, expected, name) for name in program.parameters()},
-        ordered(findings),
-        tuple(carried(program)),
-        tuple(_remarks(program)),
-    )
-
-
-def _parameter(program: Program, expected: Expectation, name: str) -> Parameter:
-    label = program.labels[name]
-    return Parameter(
-        label.role.value,
-        tuple(program.target.model.get_parameter(name).shape),
-        label.m_in,
-        label.m_out,
-        expected.scales[name].multiplier,
-        label.because,
-    )
-
-
-def _remarks(program: Program) -> Iterable[Diagnostic]:
-    return (d for d in program.diagnostics if d.severity is Severity.WARNING)

@@ -99,11 +99,21 @@ class Fit(Correct):
         self.settled: set[str] = set()
         self._at: dict[str, list[str]] = {}
         self._ratio: dict[str, float] = {}
+        self._along: dict[str, list[str]] = {}
         self._wrong, self._wanted = Magnitude(), 1.0
         self._asking: str | None = None
         self._nodes = {node.name: node for node in trace.graph.nodes}
 
+    def run(self) -> None:
+        """Fits; a factor that is missing behind a weight and its bias belongs to the weight."""
+        super().run()
+        for site, factor in self.corrections.items():
+            if site.kind is SiteKind.RESULT:
+                for name in self._along.get(site.node, ()):
+                    self.theta[name] /= factor
+
     def _visit(self, node: fx.Node) -> Value:
+        self._along.pop(node.name, None)
         self._ratio.pop(node.name, None)
         self._at.pop(node.name, None)
         self._asking = None
@@ -239,3 +249,4 @@ class Fit(Correct):
         if ratio is None or not free:
             return
         self.theta[use.parameter] = made / ratio
+        self._along.setdefault(self.node.name, []).append(use.parameter)

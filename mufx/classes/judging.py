@@ -6,10 +6,9 @@ from dataclasses import replace
 
 from torch import nn
 
-from mufx.auditing.entry import Audited, _judged, _numbers, _report
 from mufx.auditing.groups import Live, MakeOptimizer, read
+from mufx.auditing.judgement import Audited, judged
 from mufx.auditing.records import AuditReport
-from mufx.auditing.training import of_groups
 from mufx.classes.growing import Grow
 from mufx.classes.numbers import Answers
 from mufx.classes.planning import labelled
@@ -77,13 +76,8 @@ def audited(program: Program, model: nn.Module, optimizer: str | MakeOptimizer) 
     program = labelled(program)
     raise_errors(program.diagnostics)
     program = replace(program, inits=dict.fromkeys(program.parameters(), (_UNKNOWN, _UNKNOWN)))
-    found = _numbers(program, live)
-    expected, findings = _judged(program, found)
-    if live is not None and not isinstance(optimizer, str):
-        groups = of_groups(program, found, expected, live, place_of(optimizer))
-        findings = [*groups, *findings]
-    report = _report(program.report(_init()), expected, findings, live)
-    return Audited(report, program, expected)
+    place = None if isinstance(optimizer, str) else place_of(optimizer)
+    return judged(program.report(_init()), live, place)
 
 
 def _init() -> Diagnostic:

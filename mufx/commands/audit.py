@@ -25,7 +25,7 @@ from mufx.commands.printing import print_json, refusals, terminal, working
 from mufx.diagnostics import Severity
 
 if TYPE_CHECKING:
-    from mufx.auditing.entry import Audited
+    from mufx.auditing.judgement import Audited
 
 FOUND = 1  # the exit status where something was found
 

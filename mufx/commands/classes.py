@@ -14,7 +14,7 @@ from mufx.commands.printing import print_json, refusals, terminal, working
 
 if TYPE_CHECKING:
     from mufx.api import Conversion
-    from mufx.auditing.entry import Audited
+    from mufx.auditing.judgement import Audited
     from mufx.classes.instance import Instance
 
 _BATCH = 2

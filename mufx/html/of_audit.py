@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from mufx.auditing.entry import Audited
+from mufx.auditing.entry import corrected
+from mufx.auditing.judgement import Audited
 from mufx.auditing.records import AuditReport, Finding, Multiplier
 from mufx.auditing.show import verdict
 from mufx.html import roles, tree
@@ -75,7 +76,7 @@ def _row(finding: Finding) -> Row:
 
 def _corrections(found: Audited) -> tuple[Block, ...]:
     """What the forward pass lacks, as the graph that is there and the one that is right."""
-    return corrections(found.corrected()) or (Words("None: the forward pass is right."),)
+    return corrections(corrected(found)) or (Words("None: the forward pass is right."),)
 
 
 def _multipliers(report: AuditReport) -> Iterator[Section]:

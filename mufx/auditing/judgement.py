@@ -1,0 +1,117 @@
+"""What a labelled program is judged by, and the report of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from mufx.auditing.expected import Expectation, expectation
+from mufx.auditing.findings import of_diagnostics, of_forward, of_parameters
+from mufx.auditing.groups import Live
+from mufx.auditing.multipliers import carried, without_constant
+from mufx.auditing.numbers import Found, of_parameter, settings
+from mufx.auditing.records import AuditReport, Finding, Parameter, ordered
+from mufx.auditing.training import is_plain, of_eps, of_groups
+from mufx.diagnostics import Diagnostic, Place, Severity
+from mufx.program import Program
+
+
+@dataclass(frozen=True)
+class Audited:
+    """An audit with what it was judged by.
+
+    Attributes:
+        report: What was found.
+        program: The model as it is, with roles and a plan; nothing is rewritten.
+        expected: What μP expects of it.
+    """
+
+    report: AuditReport
+    program: Program
+    expected: Expectation
+
+
+def judged(program: Program, live: tuple[Live, Live] | None, place: Place | None) -> Audited:
+    """Judges a program with `labels`, `inits` and the `plan` of the form without multipliers.
+
+    Args:
+        program: For the optimizer that `live` is, where there is one.
+        live: The optimizers of the models at base and at target width; `None` judges a model in
+            standard parametrization, which has one group for everything.
+        place: Where the optimizers are made.
+    """
+    found = _numbers(program, live)
+    expected, findings = _expected(program, found)
+    if live is not None and place is not None:
+        findings = [*of_groups(program, found, expected, live, place), *findings]
+    return Audited(_report(program, expected, findings, live), program, expected)
+
+
+def _numbers(program: Program, live: tuple[Live, Live] | None) -> dict[str, Found]:
+    found: dict[str, Found] = {}
+    for name in program.parameters():
+        pair = settings(live, name, program.optimizer)
+        found[name] = of_parameter(program.inits[name], pair)
+    return found
+
+
+def _expected(program: Program, found: Mapping[str, Found]) -> tuple[Expectation, list[Finding]]:
+    """What is expected, and what deviates from it.
+
+    Learning rates that are the same for all are right in Table 9 with SGD, and where nothing
+    grows. If that does not explain everything, they are taken for not having been chosen.
+    """
+    expected = expectation(program, found, plain=False)
+    findings = _deviations(program, found, expected)
+    if is_plain(found) and any(f.severity is Severity.ERROR for f in findings):
+        expected = expectation(program, found, plain=True)
+        findings = _deviations(program, found, expected)
+    return expected, findings
+
+
+def _deviations(
+    program: Program, found: Mapping[str, Found], expected: Expectation
+) -> list[Finding]:
+    return [
+        *of_diagnostics(program, expected),
+        *of_parameters(program, found, expected),
+        *of_forward(program, expected),
+        *without_constant(program),
+        *of_eps(found, expected),
+    ]
+
+
+def _report(
+    program: Program,
+    expected: Expectation,
+    findings: list[Finding],
+    live: tuple[Live, Live] | None,
+) -> AuditReport:
+    source = program.source
+    return AuditReport(
+        source.name,
+        program.optimizer.value,
+        dict(source.base),
+        dict(source.target),
+        live is not None,
+        {name: _parameter(program, expected, name) for name in program.parameters()},
+        ordered(findings),
+        tuple(carried(program)),
+        tuple(_remarks(program)),
+    )
+
+
+def _parameter(program: Program, expected: Expectation, name: str) -> Parameter:
+    label = program.labels[name]
+    return Parameter(
+        label.role.value,
+        tuple(program.target.model.get_parameter(name).shape),
+        label.m_in,
+        label.m_out,
+        expected.scales[name].multiplier,
+        label.because,
+    )
+
+
+def _remarks(program: Program) -> Iterable[Diagnostic]:
+    return (d for d in program.diagnostics if d.severity is Severity.WARNING)
