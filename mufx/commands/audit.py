@@ -26,6 +26,7 @@ from mufx.diagnostics import Severity
 
 if TYPE_CHECKING:
     from mufx.auditing.judgement import Audited
+    from mufx.html.axes import Grown
 
 FOUND = 1  # the exit status where something was found
 
@@ -57,12 +58,13 @@ def audit(
 ) -> None:
     """Audits the model of a specification: exit status 0 clean, 1 findings, 2 usage."""
     with refusals(as_json):
+        grown: Grown | None = None
         if grow:
-            found = audited_instance(spec, grow, number, target, inputs, batch, optimizer)
+            found, grown = audited_instance(spec, grow, number, target, inputs, batch, optimizer)
         else:
             found = _audited(spec, base, target, vary, inputs, batch, optimizer)
         if page is not None:
-            _write(found, page)
+            _write(found, grown, page)
     report = found.report
     if as_json:
         print_json(report.document())
@@ -74,11 +76,11 @@ def audit(
         raise typer.Exit(FOUND)
 
 
-def _write(found: Audited, page: Path) -> None:
+def _write(found: Audited, grown: Grown | None, page: Path) -> None:
     from mufx import html, output
     from mufx.html.of_audit import of_audit
 
-    output.write_files(page.parent, {page.name: html.written(of_audit(found))})
+    output.write_files(page.parent, {page.name: html.written(of_audit(found, grown))})
 
 
 def _audited(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mufx.api import Conversion
     from mufx.auditing.judgement import Audited
     from mufx.classes.instance import Instance
+    from mufx.html.axes import Grown
 
 _BATCH = 2
 
@@ -118,13 +119,14 @@ def audited_instance(
     inputs: list[str] | None,
     batch: int | None,
     optimizer: str,
-) -> Audited:
+) -> tuple[Audited, Grown]:
     """Audits one instance; what the user's code prints goes to stderr."""
     from mufx.auditing.naming import optimizer_of
     from mufx.classes.finding import find_identities
     from mufx.classes.judging import audited
     from mufx.classes.options import parse_grow, parse_numbers
     from mufx.classes.program import program_of
+    from mufx.html.axes import Grown
 
     factors, answers = parse_grow(grow), parse_numbers(number or [])
     with redirect_stdout(sys.stderr), working() as progress:
@@ -133,7 +135,8 @@ def audited_instance(
         progress("labelling")
         identities = find_identities(instance.model, instance.inputs)
         program = program_of(instance.model, instance.inputs, identities, factors, answers)
-        return audited(program, instance.model, optimizer_of(optimizer, spec))
+        found = audited(program, instance.model, optimizer_of(optimizer, spec))
+    return found, Grown(instance.model, identities, factors)
 
 
 def converted_instance(
@@ -146,13 +149,14 @@ def converted_instance(
     batch: int | None,
     form: str,
     optimizer: str,
-) -> Conversion:
+) -> tuple[Conversion, Grown]:
     """Converts one instance; what the user's code prints goes to stderr."""
     from mufx.classes.converting import converted
     from mufx.classes.finding import find_identities
     from mufx.classes.inits import parse_inits
     from mufx.classes.options import parse_grow, parse_numbers
     from mufx.classes.program import program_of
+    from mufx.html.axes import Grown
     from mufx.program import Form, Optimizer
 
     factors, numbers, inits = parse_grow(grow), parse_numbers(number), parse_inits(init)
@@ -163,7 +167,8 @@ def converted_instance(
         identities = find_identities(instance.model, instance.inputs)
         program = program_of(instance.model, instance.inputs, identities, factors, numbers)
         program = replace(program, optimizer=Optimizer(optimizer), form=Form(form))
-        return converted(program, instance.model, instance.inputs, inits)
+        found = converted(program, instance.model, instance.inputs, inits)
+    return found, Grown(instance.model, identities, factors)
 
 
 def loaded_instance(spec: str, knobs: str | None, inputs: list[str] | None, batch: int) -> Instance:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +23,9 @@ from mufx.commands.options import (
     VaryOption,
 )
 from mufx.commands.printing import print_json, refusals, terminal
+
+if TYPE_CHECKING:
+    from mufx.html.axes import Grown
 
 
 def convert(
@@ -53,9 +56,12 @@ def convert(
     with refusals(as_json):
         if out is not None:
             output.check_folder(out, force=force)
+        grown: Grown | None = None
         if grow:
             answers = (grow, number or [], init or [])
-            conversion = converted_instance(spec, *answers, target, inputs, batch, form, optimizer)
+            conversion, grown = converted_instance(
+                spec, *answers, target, inputs, batch, form, optimizer
+            )
         else:
             conversion = converted(spec, base, target, vary, inputs, batch, form, optimizer)
         files = conversion.files()
@@ -68,7 +74,8 @@ def convert(
             from mufx import html
             from mufx.html.of_conversion import of_conversion
 
-            output.write_files(page.parent, {page.name: html.written(of_conversion(conversion))})
+            text = html.written(of_conversion(conversion, grown))
+            output.write_files(page.parent, {page.name: text})
     if as_json:
         print_json(records.document())
     else:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 from string import ascii_uppercase
 
+from torch import nn
+
 from mufx.classes.axes import Var
 from mufx.classes.finding import Identities, find_identities
+from mufx.classes.growing import growth
 from mufx.classes.listing import RESIDUAL, families, residual
 from mufx.classes.naming import Piece, pieces
 from mufx.construction import Construction
@@ -34,57 +37,77 @@ class _Class:
     letter: str
 
 
-def axis_classes(program: Program) -> AxisClasses:
+@dataclass(frozen=True)
+class Grown:
+    """One instance, and how many times as large its classes are as at base width.
+
+    A Program of an instance holds shapes only: the modules and the identities are here.
+    """
+
+    model: nn.Module
+    identities: Identities
+    grow: Mapping[str, float]
+
+
+Factor = Callable[[Piece], float]
+"""How many times as large as at base width an axis is, or a part of one."""
+
+
+def axis_classes(program: Program, grown: Grown | None = None) -> AxisClasses:
     """The axes of a program's parameters.
 
-    The model is recorded twice more, to follow the identity of every axis. Where that is refused,
-    the axes have their sizes and no class.
+    Where there is no instance the model is recorded at two sizes, to follow the identity of every
+    axis. Where that is refused, the axes have their sizes and no class.
     """
     try:
-        here, there = (_identities(program, made) for made in (program.target, _other(program)))
+        found, factor = _of_instance(grown) if grown is not None else _of_sizes(program)
     except MufxError:
         return AxisClasses((), _axes(program, None, {}))
-    classes, members = _growing(here, there)
-    return AxisClasses(classes, _axes(program, here, members))
+    classes, members = _growing(found, factor)
+    return AxisClasses(classes, _axes(program, found, members))
 
 
-def _other(program: Program) -> Construction:
-    """The size to compare with: the base, or where target is as large, one further along."""
-    same = _shapes(program.base) == _shapes(program.target)
-    return program.along if same else program.base
+def _of_instance(grown: Grown) -> tuple[Identities, Factor]:
+    known = growth(grown.identities, grown.grow)
+
+    def factor(piece: Piece) -> float:
+        axis = known.axis(piece.var)
+        return axis.target / axis.base
+
+    return grown.identities, factor
 
 
-def _shapes(made: Construction) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(p.shape) for name, p in made.model.named_parameters()}
+def _of_sizes(program: Program) -> tuple[Identities, Factor]:
+    """The size further along says what grows: at base one head is no axis of its own."""
+    here, there = (_identities(program, made) for made in (program.target, program.along))
+    sizes = {piece.name: there.space.size(piece.var) for piece in pieces(there)}
+
+    def factor(piece: Piece) -> float:
+        size = here.space.size(piece.var)
+        return sizes.get(piece.name, size) / size
+
+    return here, factor
 
 
 def _identities(program: Program, made: Construction) -> Identities:
     return find_identities(made.model, program.source.inputs(BATCH))
 
 
-def _growing(
-    here: Identities, there: Identities
-) -> tuple[tuple[AxisClass, ...], dict[Var, _Class]]:
+def _growing(found: Identities, factor: Factor) -> tuple[tuple[AxisClass, ...], dict[Var, _Class]]:
     """The growing classes by letter, and the class of every growing atom."""
-    sizes = {piece.name: there.space.size(piece.var) for piece in pieces(there)}
-    letters, shared = _letters(), residual(here)
+    letters, shared = _letters(), residual(found)
     classes: list[AxisClass] = []
     members: dict[Var, _Class] = {}
-    for name, found in families(here).items():
-        factors = {_factor(here, piece, sizes) for piece in found.values()}
+    for name, held in families(found).items():
+        factors = {factor(piece) for piece in held.values()}
         if factors == {1.0}:
             continue
-        held = _Class(len(classes), next(letters))
-        members.update(dict.fromkeys(found, held))
-        title = f"{name} ({RESIDUAL})" if shared in found else name
-        shown = ", ".join(f"{factor:g}" for factor in sorted(factors))
-        classes.append(AxisClass(held.letter, title, shown))
+        made = _Class(len(classes), next(letters))
+        members.update(dict.fromkeys(held, made))
+        title = f"{name} ({RESIDUAL})" if shared in held else name
+        shown = ", ".join(f"{each:g}" for each in sorted(factors))
+        classes.append(AxisClass(made.letter, title, shown))
     return tuple(classes), members
-
-
-def _factor(here: Identities, piece: Piece, sizes: Mapping[str, int]) -> float:
-    """How many times as large the piece is here as there."""
-    return here.space.size(piece.var) / sizes.get(piece.name, here.space.size(piece.var))
 
 
 def _letters() -> Iterator[str]:
@@ -92,11 +115,14 @@ def _letters() -> Iterator[str]:
         yield ascii_uppercase[i % 26] + (str(i // 26) if i >= 26 else "")
 
 
+def _shapes(made: Construction) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(p.shape) for name, p in made.model.named_parameters()}
+
+
 def _axes(
     program: Program, found: Identities | None, members: Mapping[Var, _Class]
 ) -> dict[str, tuple[Axis, ...]]:
-    rows = (_shapes(made) for made in (program.base, program.target, program.along))
-    base, target, along = rows
+    base, target, along = map(_shapes, (program.base, program.target, program.along))
     axes: dict[str, tuple[Axis, ...]] = {}
     for name, shape in target.items():
         sizes = zip(base[name], shape, along[name], strict=True)

@@ -10,6 +10,7 @@ from mufx.auditing.judgement import Audited
 from mufx.auditing.records import AuditReport, Finding, Multiplier
 from mufx.auditing.show import verdict
 from mufx.html import roles, tree
+from mufx.html.axes import Grown
 from mufx.html.corrections import corrections
 from mufx.html.document import Block, Column, Document, Entry, Row, Section, Table, Words
 from mufx.html.places import lines_at, of_diagnostic, shown
@@ -17,8 +18,11 @@ from mufx.knobs import written
 from mufx.manifest import group_names
 
 
-def of_audit(found: Audited) -> Document:
-    """Findings, roles, modules, the corrections that are missing, and what else was said."""
+def of_audit(found: Audited, grown: Grown | None = None) -> Document:
+    """Findings, roles, modules, the corrections that are missing, and what else was said.
+
+    `grown` is what is known of the instance, where one was audited.
+    """
     report = found.report
     knobs = f"{written(report.base)} → {written(report.target)}"
     return Document(
@@ -27,7 +31,7 @@ def of_audit(found: Audited) -> Document:
         (
             Section("findings", "Findings", tuple(_findings(report))),
             Section("roles", "Roles", (roles.of_audit(report, _groups(found)),)),
-            tree.section(found.program),
+            tree.section(found.program, grown),
             Section("corrections", "Corrections", _corrections(found)),
             *_multipliers(report),
             Section("diagnostics", "Diagnostics", tuple(_diagnostics(report))),

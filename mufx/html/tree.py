@@ -7,9 +7,9 @@ from typing import Final
 
 from torch import nn
 
-from mufx.html.axes import AxisClasses, axis_classes
+from mufx.html.axes import Grown, axis_classes
 from mufx.html.document import Axis, Branch, Section, Tree, Words
-from mufx.program import Program
+from mufx.program import Label, Program
 
 _MEANING: Final = (
     "Axes with one letter always grow together. A class is named after a parameter's axis that "
@@ -17,27 +17,32 @@ _MEANING: Final = (
 )
 
 
-def section(program: Program) -> Section:
+def section(program: Program, grown: Grown | None = None) -> Section:
     """The tree, and what its letters mean where it has some."""
-    tree = of_program(program)
+    tree = of_program(program, grown)
     return Section("modules", "Modules", (Words(_MEANING), tree) if tree.classes else (tree,))
 
 
-def of_program(program: Program) -> Tree:
+def of_program(program: Program, grown: Grown | None = None) -> Tree:
     """The modules that hold parameters, at target width, in the model's order."""
-    found: AxisClasses = axis_classes(program)
-    below = _Modules(program, found.axes).of(program.target.model, "")
+    found = axis_classes(program, grown)
+    model = grown.model if grown is not None else program.target.model
+    below = _Modules(model, program.labels, found.axes).of(model, "")
     return Tree("Modules", found.classes, (Branch(program.source.name, "", branches=below),))
 
 
 class _Modules:
     """Writes the branches of one model."""
 
-    def __init__(self, program: Program, axes: Mapping[str, tuple[Axis, ...]]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        labels: Mapping[str, Label],
+        axes: Mapping[str, tuple[Axis, ...]],
+    ) -> None:
         self.axes = axes
-        self.roles = {name: label.role.value for name, label in program.labels.items()}
-        named = program.target.model.named_parameters()
-        self.first = {id(parameter): name for name, parameter in named}
+        self.roles = {name: label.role.value for name, label in labels.items()}
+        self.first = {id(parameter): name for name, parameter in model.named_parameters()}
 
     def of(self, module: nn.Module, path: str) -> tuple[Branch, ...]:
         """The module's own parameters, then its modules that hold any."""
