@@ -43,12 +43,13 @@ def walked(program: Program, trace: Trace) -> Check:
     """The calculation over one trace, finished: what it found, and the size of every value."""
     scalings = {name: _scaling(program, name) for name in program.inits}
     walk = Check(trace, program.constants(trace), program.rules, scalings)
-    walk.corrections.update(_buffers(program))
+    walk.corrections.update(buffers(program))
     walk.run()
     return walk
 
 
-def _buffers(program: Program) -> dict[Site, float]:
+def buffers(program: Program) -> dict[Site, float]:
+    """The factors on buffers, where a graph reads them."""
     return {
         Site(SiteKind.BUFFER, node.name): program.buffers[str(node.target)]
         for trace in program.traces

@@ -12,8 +12,10 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
+from mufx.api import convert_source, trace
 from mufx.check.checking import checked
 from mufx.check.experiment import Experiment, prepared
+from mufx.check.predicting import Prediction
 from mufx.check.request import Request, Variant
 from mufx.check.result import Checked
 from mufx.check.slopes import Verdict, fit
@@ -103,9 +105,50 @@ def test_the_converted_mlp_is_flat_both_ways_and_the_original_grows(mlp: Checked
 
 
 def test_prediction_and_measurement_have_the_same_nodes(mlp: Checked) -> None:
-    assert all(row.predicted == 0.0 for row in mlp.of(Variant.MUP))
-    grows = {row.node for row in mlp.of(Variant.SP) if row.predicted == 1.0}
-    assert grows == {"fc2:linear#1", "out:linear#1"}
+    assert all(row.predicted is not None for v in (Variant.SP, Variant.MUP) for row in mlp.of(v))
+    assert [row.node for row in mlp.of(Variant.MUP) if row.disagrees] == []
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "first", "second", "readout"),
+    [("adamw", 0.0, 1.0, 1.5), ("sgd", -0.5, 0.5, 1.0)],
+)
+def test_a_first_step_in_standard_parametrization_has_the_slopes_of_theory(
+    optimizer: str, first: float, second: float, readout: float
+) -> None:
+    source = load(MLP, {"width": 2**12}, {"width": 2**15})
+    program = convert_source(source, optimizer=optimizer).program
+    original = trace(source, optimizer=optimizer).train
+
+    found = Prediction(program, original, converted=False, batch=1).exponents(8)
+
+    assert found["fc1:linear#1"] == pytest.approx(first, abs=0.02)
+    assert found["fc2:linear#1"] == pytest.approx(second, abs=0.02)
+    assert found["out:linear#1"] == pytest.approx(readout, abs=0.02)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("form", ["table3", "table8", "table9"])
+def test_a_first_step_in_mup_has_slopes_of_zero_in_every_form(optimizer: str, form: str) -> None:
+    source = load(MLP, {"width": 2**12}, {"width": 2**15})
+    program = convert_source(source, optimizer=optimizer, form=form).program
+
+    found = Prediction(program, program.train, converted=True, batch=1).exponents(8)
+
+    layers = [found[f"{name}:linear#1"] for name in ("fc1", "fc2", "out")]
+    assert layers == pytest.approx([0.0, 0.0, 0.0], abs=0.02)
+
+
+def test_fused_attention_is_seen_step_by_step() -> None:
+    torch.manual_seed(0)
+    model, x = nn.MultiheadAttention(8, 2, bias=False), torch.randn(5, 1, 8)
+
+    found = activations(model, ((x, x, x), {}))
+
+    q, k, _ = nn.functional.linear(x[:, 0], model.in_proj_weight).chunk(3, dim=-1)
+    logits = q.view(5, 2, 4).transpose(0, 1) @ k.view(5, 2, 4).permute(1, 2, 0) / 2
+    torch.testing.assert_close(found[":scaled_dot_product_attention#1/logits"], logits)
+    torch.testing.assert_close(found[":linear#4"].flatten(), model(x, x, x)[0].flatten())
 
 
 def test_a_run_that_diverged_fails_the_check() -> None:

@@ -17,6 +17,7 @@ ORDER: dict[str, tuple[str, ...]] = {
         "audit.md",
         "apply.md",
         "check.md",
+        "check-agreement.md",
         "sweep.md",
         "transfer.md",
         "report.md",

@@ -8,10 +8,10 @@ from functools import partial
 from mufx.api import trace
 from mufx.applying import applied
 from mufx.check.experiment import Experiment, digest, planned
-from mufx.check.predicting import of_converted, of_standard
+from mufx.check.predicting import Prediction, by_design
 from mufx.check.request import Request, Variant
 from mufx.check.result import Checked, NodeRow
-from mufx.check.slopes import fitted
+from mufx.check.slopes import Slope, fitted
 from mufx.check.storage import Runs
 from mufx.check.training import Run
 from mufx.diagnostics import MufxError
@@ -48,8 +48,8 @@ def checked(
     skipped = _skipped(experiment)
     variants = [v for v in request.variants if v not in skipped]
     done = _trained(experiment, variants, runs(digest(experiment)), progress)
-    predicted = _predicted(experiment)
-    rows = tuple(row for v, by_width in done.items() for row in _rows(v, by_width, predicted[v]))
+    told = _predictions(experiment)
+    rows = tuple(row for v, by_width in done.items() for row in _rows(v, by_width, told[v]))
     name, knob, synthetic = models.source.name, _knob(models.source), experiment.feed.data is None
     return Checked(name, knob, tuple(models.widths), request, rows, done, skipped, synthetic)
 
@@ -68,17 +68,23 @@ def _trained(
     return done
 
 
-def _predicted(experiment: Experiment) -> dict[Variant, Mapping[str, float]]:
-    """By variant and node: the exponents from base to the largest width."""
+Told = tuple[Mapping[str, float], Mapping[str, float]]
+"""By node: the exponents of all change, by design; and of that of a first step."""
+
+
+def _predictions(experiment: Experiment) -> dict[Variant, Told]:
+    """By variant: what is known beforehand, from base to the largest width."""
     models, request = experiment.models, experiment.request
     width, knobs = max(models.widths.items())
     program = models.conversion(knobs).program
     m = width / float(str(models.source.base[_knob(models.source)]))
     original = trace(program.source, optimizer=request.optimizer, form=request.form)
+    standard = Prediction(program, original.train, converted=False, batch=request.batch)
+    converted = Prediction(program, program.train, converted=True, batch=request.batch)
     return {
-        Variant.SP: of_standard(program, original, m),
-        Variant.MUP: of_converted(program, m),
-        Variant.APPLIED: {},
+        Variant.SP: ({}, standard.exponents(m)),
+        Variant.MUP: (by_design(program, m), converted.exponents(m)),
+        Variant.APPLIED: ({}, {}),
     }
 
 
@@ -86,14 +92,23 @@ def _knob(source: Source) -> str:
     return next(iter(growing(source)))
 
 
-def _rows(
-    variant: Variant, runs: Mapping[int, tuple[Run, ...]], predicted: Mapping[str, float]
-) -> list[NodeRow]:
+def _rows(variant: Variant, runs: Mapping[int, tuple[Run, ...]], told: Told) -> list[NodeRow]:
+    design, predicted = told
+    firsts = fitted({w: [r.first for r in made] for w, made in runs.items()})
     starts = fitted({w: [r.starts for r in made] for w, made in runs.items()})
     sizes = fitted({w: [r.sizes for r in made] for w, made in runs.items()})
     changes = fitted({w: [r.changes for r in made] for w, made in runs.items()})
     return [
-        NodeRow(variant, node, starts[node], sizes[node], change, predicted.get(node))
+        NodeRow(
+            variant,
+            node,
+            starts[node],
+            sizes[node],
+            change,
+            design.get(node, 0.0),
+            firsts.get(node, Slope(None)),
+            predicted.get(node),
+        )
         for node, change in changes.items()
     ]
 

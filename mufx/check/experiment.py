@@ -14,7 +14,7 @@ from mufx.api import Conversion, convert_source
 from mufx.applying import apply
 from mufx.check.data import Feed, feed
 from mufx.check.request import Request, Variant
-from mufx.check.training import Run, run
+from mufx.check.training import Run, first_step, run
 from mufx.diagnostics import Diagnostic, MufxError, Place, error
 from mufx.discovery import Found
 from mufx.factory import place_of
@@ -43,12 +43,14 @@ class Experiment:
 
     def __call__(self, variant: Variant, width: int, seed: int) -> Run:
         """One run: the seed gives the init, and then the batches."""
-        model, optimizer = self._made(variant, width, seed)
         device = self.models.device
         first, *rest = self.feed.batches(seed, self.request.steps + 1, device)
         args, kwargs = first
         probe = args[: self.feed.loss.positional], kwargs
-        return run(model, optimizer, self.feed.loss, rest, probe, seed)
+        loss = self.feed.loss
+        small = first_step(*self._made(variant, width, seed), loss, first, probe, seed)
+        done = run(*self._made(variant, width, seed), loss, rest, probe, seed)
+        return replace(done, first=small)
 
     def _made(self, variant: Variant, width: int, seed: int) -> Made:
         values = {"lr": self.request.lr}

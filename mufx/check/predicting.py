@@ -1,72 +1,100 @@
-"""The static prediction: the exponent of every node's size, from the ratio calculation."""
+"""The static predictions: exponents in the width, from the graph, the inits and the rates alone."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import fx
 
 from mufx.align import Trace
-from mufx.check.watch import named
-from mufx.magnitudes import Magnitude, Weight
-from mufx.passes.prove import walked
+from mufx.check.first_step import changes, gradients
+from mufx.check.links import Links
+from mufx.check.starting import ZERO, Side
+from mufx.check.watch import LOGITS, named
+from mufx.magnitudes import Magnitude
+from mufx.passes.prove import buffers, walked
+from mufx.passes.scale_inits import size
 from mufx.program import Optimizer, Program
-from mufx.ratios import Check, Scaling, Use
-from mufx.sizes import Slot
+from mufx.source import BATCH
 
 
-class _Standard(Check):
-    """What each use of a weight adds by itself, where its operand has kept its size."""
-
-    def __init__(self, *given: Any) -> None:
-        """A walk that keeps the growth at every node with weights."""
-        super().__init__(*given)
-        self.growth: dict[str, float] = {}
-
-    def result_of(
-        self, uses: list[Use], weight: Weight, x: Magnitude, x_slot: Slot | None, slot: Slot | None
-    ) -> Magnitude:
-        """Notes what is learned: a step of the rate times the terms of the sum."""
-        grown = [self.scalings[use.parameter].update * use.m_in for use in uses]
-        before = self.growth.get(self.node.name, 0.0)
-        self.growth[self.node.name] = max(before, *grown) if grown else before
-        return Magnitude()
-
-
-def of_converted(program: Program, m: float) -> dict[str, float]:
-    """By node of the emitted module in training: the exponent in the width multiplier `m`.
+def by_design(program: Program, m: float) -> dict[str, float]:
+    """By node of the emitted module in training: the exponent of its size in `m`.
 
     0 nearly everywhere. Where a multiplier is folded into a gain or a bias it is not, on purpose.
     """
     walk = walked(program, program.train)
     found = {n: v.ratio for n, v in walk.values.items() if isinstance(v, Magnitude)}
-    return _exponents(program.train, found, m)
+    return {
+        name: math.log(found[node.name]) / math.log(m)
+        for name, node in _named(program.train)
+        if found.get(node.name, 0.0) > 0
+    }
 
 
-def of_standard(program: Program, original: Program, m: float) -> dict[str, float]:
-    """The same of the original in standard parametrization, trained with Adam at one rate.
+@dataclass(frozen=True)
+class Prediction:
+    """What a first step changes, from base to target.
 
-    Only for nodes that use a weight, and only what that weight adds where its operand has kept
-    its size; what grew before it comes on top. Nothing is predicted for SGD: its updates follow
-    gradients, whose sizes the calculation only knows where every ratio is 1.
+    Attributes:
+        program: The conversion, which knows the inits and, where `converted`, the rates.
+        trace: What is trained: the program's own graph, or that of the original.
+        converted: Whether it is trained with the inits and the rates of the conversion.
+        batch: The batch size.
     """
-    if original.optimizer is Optimizer.SGD:
-        return {}
-    drawn = {name: Scaling(1.0, 1.0) for name in program.inits}
-    trace = original.train
-    walk = _Standard(trace, original.constants(trace), original.rules, drawn)
-    walk.run()
-    return _exponents(trace, walk.growth, m)
+
+    program: Program
+    trace: Trace
+    converted: bool
+    batch: int
+
+    def exponents(self, m: float) -> dict[str, float]:
+        """By node: the exponent in `m` of its change in one small step; none where it is zero."""
+        base, target = (self._changes(side) for side in Side)
+        found: dict[str, float] = {}
+        for name, node in _named(self.trace):
+            for suffix in ("", f"/{LOGITS}"):
+                small, large = (c.get(node.name + suffix, 0.0) for c in (base, target))
+                if min(small, large) > math.sqrt(ZERO):
+                    found[name + suffix] = math.log(large / small) / math.log(m)
+        return found
+
+    def _changes(self, side: Side) -> dict[str, float]:
+        constants = self.program.constants(self.trace)
+        inits = {name: self._init(name, side) for name in self.program.inits}
+        rows = _rows(self.trace) * self.batch / BATCH
+        start = Links(self.trace, constants, self.program.rules, inits, side, rows)
+        if self.converted and side is Side.TARGET:
+            start.corrections.update(buffers(self.program))
+        start.run()
+        slopes = gradients(start) if self.program.optimizer is Optimizer.SGD else {}
+        return changes(start, {n: self._rate(n, side) * slopes.get(n, 1.0) for n in inits})
+
+    def _init(self, name: str, side: Side) -> float:
+        base, target = self.program.inits[name]
+        if side is Side.BASE:
+            return size(base) or ZERO
+        factor = self.program.init_corrections[name] if self.converted else 1.0
+        return size(target) * factor or ZERO
+
+    def _rate(self, name: str, side: Side) -> float:
+        return self.program.plan[name].lr if self.converted and side is Side.TARGET else 1.0
 
 
-def _exponents(trace: Trace, ratios: Mapping[str, float], m: float) -> dict[str, float]:
+def _rows(trace: Trace) -> float:
+    """The terms of the loss in a batch of example inputs: the rows of the largest output."""
+    (output,) = (n for n in trace.graph.nodes if n.op == "output")
+    shapes = [trace.axes.get(node.name, ()) for node in output.all_input_nodes]
+    rows = [math.prod(a.target for a in axes[:-1]) for axes in shapes if len(axes) > 1]
+    return float(max(rows, default=BATCH))
+
+
+def _named(trace: Trace) -> Iterator[tuple[str, fx.Node]]:
+    """The operations, with the names that a watch gives them."""
     seen: Counter[tuple[str, str]] = Counter()
-    found: dict[str, float] = {}
     for node in trace.graph.nodes:
-        if not node.op.startswith("call_"):
-            continue
-        name = named(node, trace.recording.origins[node.name], seen)
-        if ratios.get(node.name, 0.0) > 0:
-            found[name] = math.log(ratios[node.name]) / math.log(m)
-    return found
+        if node.op.startswith("call_"):
+            yield named(node, trace.recording.origins[node.name], seen), node

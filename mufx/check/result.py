@@ -25,7 +25,9 @@ class NodeRow:
         start: The slope of its size before the first step.
         size: The slope of its size after the last step.
         change: The slope of the difference.
-        predicted: What the change should have.
+        design: What the change should have: 0, but where a multiplier is folded into a gain.
+        first: The slope of the change in one small step.
+        predicted: What that should have, calculated from the graph, the inits and the rates.
     """
 
     variant: Variant
@@ -33,6 +35,8 @@ class NodeRow:
     start: Slope
     size: Slope
     change: Slope
+    design: float
+    first: Slope
     predicted: float | None
 
     @property
@@ -49,11 +53,10 @@ class NodeRow:
         """
         if self.variant is Variant.SP:
             return False
-        expected = self.predicted or 0.0
-        judged = self.change.relative_to(expected)
+        judged = self.change.relative_to(self.design)
         if self.starts_larger or judged in (Verdict.GROWS, Verdict.DIVERGED):
             return True
-        falls = self.change.relative_to(expected + self._transient) is Verdict.VANISHES
+        falls = self.change.relative_to(self.design + self._transient) is Verdict.VANISHES
         return falls and self.variant is Variant.MUP
 
     @property
@@ -63,7 +66,7 @@ class NodeRow:
         Products of independent vectors, averaged over the width. What moves first is their
         operands, and each such change is as small as the products are.
         """
-        start = (self.start.value or 0.0) - (self.predicted or 0.0)
+        start = (self.start.value or 0.0) - self.design
         return min(0.0, max(start, -0.5))
 
     @property
@@ -72,14 +75,14 @@ class NodeRow:
 
         Smaller it may be: readouts and attention logits start with a size of width**-0.5.
         """
-        return self.start.relative_to(self.predicted or 0.0) is Verdict.GROWS
+        return self.start.relative_to(self.design) is Verdict.GROWS
 
     @property
     def disagrees(self) -> bool:
-        """Whether slope and prediction are further apart than 0.1 and what the seeds allow."""
-        if self.predicted is None or self.change.value is None:
+        """Whether a first step and its prediction are further apart than 0.1 and two errors."""
+        if self.predicted is None or self.first.value is None:
             return False
-        return abs(self.change.value - self.predicted) > _AGREES + 2 * self.change.error
+        return abs(self.first.value - self.predicted) > _AGREES + 2 * self.first.error
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ class Checked:
         return not self.departures and all(v is Variant.SP for v, *_ in self.diverged)
 
     def largest(self, variant: Variant) -> float:
-        """The largest slope of a change, less its prediction where that is one of μP.
+        """The largest slope of a change, less what it has by design.
 
         Of a node that is too noisy to say it says nothing.
         """
@@ -134,7 +137,7 @@ class Checked:
 
     def _left(self, variant: Variant) -> list[float]:
         return [
-            row.change.value - (0.0 if variant is Variant.SP else row.predicted or 0.0)
+            row.change.value - row.design
             for row in self.of(variant)
             if row.change.value is not None and row.verdict is not Verdict.NOISY
         ]
@@ -166,6 +169,9 @@ def _record(row: NodeRow) -> dict[str, object]:
         "error": None if diverged else row.change.error,
         "start_slope": row.start.value,
         "size_slope": row.size.value,
+        "design": row.design,
+        "first_slope": row.first.value,
+        "first_error": row.first.error if row.first.value is not None else None,
         "predicted": row.predicted,
         "verdict": row.verdict.value,
         "departs": row.departs,

@@ -72,10 +72,9 @@ def conclusions(found: Checked) -> list[str]:
 def _departure(row: NodeRow) -> str:
     if row.change.value is None:
         return "departs: it diverged"
-    expected = row.predicted or 0.0
     if row.starts_larger:
-        return f"departs: it starts with slope {row.start.value:+.2f}, at most {expected:+.2f}"
-    return f"departs: slope {row.change.value:+.2f}, and {expected:+.2f} is expected"
+        return f"departs: it starts with slope {row.start.value:+.2f}, at most {row.design:+.2f}"
+    return f"departs: slope {row.change.value:+.2f}, and {row.design:+.2f} is expected"
 
 
 def _table(found: Checked, variant: Variant) -> Table:
@@ -85,7 +84,7 @@ def _table(found: Checked, variant: Variant) -> Table:
 
     table = Table(title=NAMES[variant], box=SIMPLE_HEAD, pad_edge=False, title_justify="left")
     table.add_column("node")
-    for name in ("change", "start", "size", "predicted", "verdict", ""):
+    for name in ("change", "start", "size", "step 1", "predicted", "verdict", ""):
         table.add_column(name, justify="right")
     for row in found.of(variant):
         table.add_row(
@@ -93,6 +92,7 @@ def _table(found: Checked, variant: Variant) -> Table:
             _slope(row),
             _number(row.start.value),
             _number(row.size.value),
+            _number(row.first.value),
             _number(row.predicted),
             Text(row.verdict, style=_STYLES[row.verdict]),
             "departs" if row.departs else "disagrees" if row.disagrees else "",

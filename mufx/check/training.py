@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from mufx.check.watch import activations
 from mufx.inputs import Inputs
 
 Sizes = Mapping[str, float]
+SMALL: Final = 1e-4
+"""The rate of a small first step, as a part of the rate that is trained with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +27,14 @@ class Run:
         starts: Of the activation before the first step.
         sizes: Of the activation after the last step.
         changes: Of its difference to what it was before the first step.
+        first: Of the difference that one small step makes, on the batch of that step.
         diverged: The first step with a loss that is not finite, from 1; the run ends there.
     """
 
     starts: Sizes
     sizes: Sizes
     changes: Sizes
+    first: Sizes = field(default_factory=dict[str, float])
     diverged: int | None = None
 
 
@@ -51,12 +57,44 @@ def run(
         optimizer.zero_grad(set_to_none=True)
         loss = loss_of(model, batch)
         if not math.isfinite(float(loss.detach())):
-            return Run({}, {}, {}, step)
+            return Run({}, {}, {}, diverged=step)
         torch.autograd.backward(loss)
         optimizer.step()
     after = _looked(model, probe, seed)
     changes = {name: after[name] - before[name] for name in before if name in after}
     return Run(_means(before), _means(after), _means(changes))
+
+
+def first_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss_of: Callable[[nn.Module, Inputs], Tensor],
+    batch: Inputs,
+    probe: Inputs,
+    seed: int = 0,
+) -> Sizes:
+    """The change of every node in one step of a rate so small that all of it is first order.
+
+    In float64, in which such a change has digits enough; empty where the model computes in a
+    precision of its own. `probe` are the inputs of `batch`. What theory says of a step holds here
+    exactly: later ones are bent by what saturates, a loss that is solved first of all.
+    """
+    model.train().double()
+    batch, probe = tree_map_only(Tensor, _doubled, (batch, probe))
+    for group in optimizer.param_groups:
+        group["lr"] *= SMALL
+    try:
+        before = _looked(model, probe, seed)
+        torch.autograd.backward(loss_of(model, batch))
+    except RuntimeError:
+        return {}
+    optimizer.step()
+    after = _looked(model, probe, seed)
+    return _means({name: after[name] - value for name, value in before.items()})
+
+
+def _doubled(value: Tensor) -> Tensor:
+    return value.double() if value.is_floating_point() else value
 
 
 def _looked(model: nn.Module, probe: Inputs, seed: int) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -15,10 +15,12 @@ from mufx.inputs import Inputs
 from mufx.recorder import TorchFunction, is_inplace, is_recordable, mutates, spelling, tensors
 from mufx.recording import Origin
 from mufx.rules.table import operation, operation_of
+from mufx.spelled import SPELLED
 
 LOGITS = "logits"
 Seen = Counter[tuple[str, str]]
 See = Callable[[str, Tensor], None]
+_FUSED = dict(SPELLED.values())
 _HEADS = 4  # of the first sample: enough to see the size of attention logits
 
 
@@ -50,27 +52,40 @@ class Watch(TorchFunctionMode):
     ) -> object:
         """Runs the call and shows its result where that is a new activation."""
         kwargs = kwargs or {}
+        if func in _FUSED:
+            return self._taken_apart(func, args, kwargs)
         result = func(*args, **kwargs)
-        if is_recordable(func) and (tensors(result) or mutates(func, result)):
+        made = tensors(result)
+        if is_recordable(func) and (made or mutates(func, result)):
             name = self._named(operation_of(*spelling(func, args, kwargs)[1:]))
             logits = _attention_logits(func, args, kwargs)
             if logits is not None:
                 self.see(f"{name}/{LOGITS}", logits)
-            self._note(name, result, tensors((args, kwargs)), is_inplace(func, kwargs))
+            # The recorder takes several results apart, one node each.
+            if isinstance(result, Tensor):
+                shown = {name: result}
+            else:
+                shown = {self._named("getitem"): t for t in made}
+            self._show(shown, tensors((args, kwargs)), is_inplace(func, kwargs))
         return result
 
-    def _note(self, name: str, result: object, given: list[Tensor], in_place: bool) -> None:
-        made = tensors(result)
-        # The recorder takes several results apart, one node each.
-        names = [name] if isinstance(result, Tensor) else [self._named("getitem") for _ in made]
+    def _taken_apart(
+        self, func: TorchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> object:
+        """Shows the single steps, which is how it is written where a step had to be changed."""
+        with suppress(NotImplementedError), self:
+            _FUSED[func](*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _show(self, made: Mapping[str, Tensor], given: list[Tensor], in_place: bool) -> None:
         if given and all(id(t) in self._weights for t in given):
-            self._weights.update(map(id, made))
-            self._alive.extend(made)
+            self._weights.update(map(id, made.values()))
+            self._alive.extend(made.values())
             return
-        old = set[int]() if in_place else {_storage(t) for t in given}
-        for part, value in zip(names, made, strict=True):
+        old = set[int]() if in_place else set(map(_storage, given))
+        for name, value in made.items():
             if _is_activation(value) and _storage(value) not in old:
-                self.see(part, value.detach())
+                self.see(name, value.detach())
 
     def _named(self, operation: str) -> str:
         return numbered(self.path[-1] if self.path else "", operation, self._seen)
@@ -142,18 +157,16 @@ def _storage(value: Tensor) -> int:
 # -- attention logits ---------------------------------------------------------------------------
 
 
-@torch.no_grad()
 def _attention_logits(
     func: TorchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Tensor | None:
     if func is nn.functional.scaled_dot_product_attention:
         given = dict(zip(("query", "key", "value"), args, strict=False)) | dict(kwargs)
         return _product(given["query"], given["key"], given.get("scale"))
-    if func is nn.functional.multi_head_attention_forward:
-        return _of_multi_head(args, kwargs)
     return None
 
 
+@torch.no_grad()
 def _product(query: Tensor, key: Tensor, scale: float | None) -> Tensor:
     """Logits of the first sample, (heads, L, S); head h of grouped queries meets its key head."""
     q, k = query.flatten(0, -4)[0:1].squeeze(0), key.flatten(0, -4)[0:1].squeeze(0)
@@ -163,24 +176,3 @@ def _product(query: Tensor, key: Tensor, scale: float | None) -> Tensor:
     keys = torch.stack([k[h // shared] for h in range(heads)])
     factor = q.shape[-1] ** -0.5 if scale is None else scale
     return (q[:heads] @ keys.transpose(-1, -2)).float() * factor
-
-
-def _of_multi_head(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
-    """From the packed projection; None where query, key and value have weights of their own."""
-    names = ("query", "key", "value", "embed", "heads", "weight", "bias")
-    given = dict(zip(names, args, strict=False))
-    if len(given) < len(names) or given["weight"] is None or kwargs.get("use_separate_proj_weight"):
-        return None
-    embed, heads = int(given["embed"]), int(given["heads"])
-    bias = given["bias"]
-    q, k = (
-        nn.functional.linear(
-            given[name][:, 0] if given[name].ndim == 3 else given[name],
-            given["weight"][i * embed : (i + 1) * embed],
-            None if bias is None else bias[i * embed : (i + 1) * embed],
-        )
-        .reshape(-1, heads, embed // heads)
-        .transpose(0, 1)
-        for i, name in enumerate(("query", "key"))
-    )
-    return _product(q.unsqueeze(0), k.unsqueeze(0), None)

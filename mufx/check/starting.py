@@ -1,0 +1,173 @@
+"""How large every value is at initialisation, at one of the two widths of a trace.
+
+Estimates of root mean squares. The entries of a weight are independent of what they meet, so a sum
+of n products is sqrt(n) times as large as one of them (central limit theorem, Tensor Programs V,
+Appendix J). Sizes that the data has are left out: a slope over width does not see them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from enum import StrEnum
+from typing import Any, Final
+
+from torch import fx
+
+from mufx.align import Trace
+from mufx.constants import Constants
+from mufx.magnitudes import Magnitude, Rank, Several, Value, Weight
+from mufx.ratios import Use, Walk
+from mufx.rules import Rule, operation
+from mufx.rules.contractions import CONTRACTIONS
+from mufx.sizes import Axis, Number, Slot
+
+ATTENTION: Final = "scaled_dot_product_attention"
+SUMS: Final = frozenset({"add", "sub", "rsub"})
+ZERO: Final = 1e-30
+"""Stands for a size of zero: what it multiplies stays far below every other term of a sum."""
+_HALF: Final = 0.7  # what is left of a root mean square where half of the entries pass
+_THROUGH_ZERO: Final = frozenset(
+    """
+    gelu silu mish tanh softsign elu selu celu hardtanh hardswish relu6 glu expm1 log1p sin tan
+    atan sinh asinh atanh asin erf erfinv clamp clip tanhshrink softshrink hardshrink rrelu
+    """.split()
+)
+"""Nonlinearities that are linear around 0: what is small there stays as small."""
+
+
+class Side(StrEnum):
+    """At which of its widths a trace is looked at."""
+
+    BASE = "base"
+    TARGET = "target"
+
+
+class Sizes(Walk):
+    """The sizes at initialisation; `inits` are those of the parameters.
+
+    The op rules count in ratios from base to target. Here an axis grows from a length of 1, so
+    that a ratio is a size; what rules demand to be 1 is left as it is.
+    """
+
+    def __init__(
+        self,
+        trace: Trace,
+        constants: Constants,
+        rules: Mapping[str, Rule],
+        inits: Mapping[str, float],
+        side: Side,
+    ) -> None:
+        """A walk that has not started."""
+        super().__init__(trace, constants, rules)
+        self.inits, self.side = inits, side
+        self.needed: list[float] = []
+
+    def size(self, node: fx.Node) -> float:
+        """The size of a value."""
+        return self.size_of(self.item(node)) or ZERO
+
+    def size_of(self, value: Value) -> float:
+        """The same of what is known of it."""
+        if isinstance(value, Magnitude):
+            return value.ratio
+        if isinstance(value, Several):
+            return max(map(self.size_of, value.items))
+        if not value.linear and not value.factors:
+            return 1.0  # 1 + g, softplus(g): a size of its own
+        return value.ratio * math.prod(self.inits[n] for n in value.names | value.gains)
+
+    def entries(self, node: fx.Node) -> float:
+        """The number of a value's entries; 1 of an empty one, in which no size is seen."""
+        if isinstance(self.item(node), Several):
+            return self.entries(node.all_input_nodes[0])
+        return math.prod(axis.target for axis in self.axes(node)) or 1
+
+    def operands(self, node: fx.Node) -> list[fx.Node]:
+        """What a node computes with; constants neither learn nor pass a gradient on."""
+        return [n for n in node.all_input_nodes if n not in self.constants]
+
+    def averaged(self, node: fx.Node) -> float:
+        """The size of attention's mean over its keys, evenly weighed, over that of one value."""
+        keys = self.keys(node)
+        if node.kwargs.get("is_causal"):
+            return math.sqrt(sum(1 / i for i in range(1, keys + 1)) / keys)
+        return 1 / math.sqrt(keys)
+
+    def keys(self, node: fx.Node) -> int:
+        """How many keys a fused attention has."""
+        return self.axes(node.args[1])[-2].target
+
+    # -- the walk ---------------------------------------------------------------------------
+
+    def _visit(self, node: fx.Node) -> Value:
+        self.needed = []
+        value = super()._visit(node)
+        calls = node.op.startswith("call_") and node not in self.constants
+        return self._resized(node, value) if calls and isinstance(value, Magnitude) else value
+
+    def _resized(self, node: fx.Node, value: Magnitude) -> Magnitude:
+        """Sums of unlike terms, and nonlinearities: rules know them where every ratio is 1."""
+        name = operation(node)
+        if name == ATTENTION:
+            return Magnitude(value.ratio * self.averaged(node))
+        if name in SUMS:
+            return Magnitude(math.hypot(*map(self.size, self.operands(node))))
+        if len(self.needed) > 1:
+            return Magnitude(math.hypot(*self.needed))
+        if name == "relu":
+            return Magnitude(value.ratio * _HALF)
+        if self.needed and name in _THROUGH_ZERO:
+            return Magnitude(min(1.0, self.needed[0]) * _HALF)
+        return value
+
+    # -- what rules ask ---------------------------------------------------------------------
+
+    def axes(self, operand: Any) -> tuple[Axis, ...]:
+        """Axes that grow from 1 to their length here: rules then count terms, not multipliers."""
+        return tuple(map(self._from_one, super().axes(operand)))
+
+    def _from_one(self, axis: Axis) -> Axis:
+        length = axis.base if self.side is Side.BASE else axis.target
+        return Axis(1, length, length**2) if axis.grows else axis
+
+    def number(self, slot: Slot, default: Number | None = None) -> Magnitude:
+        """The size of a literal; a default was computed from an axis that grows from 1."""
+        literal, found = self.argument(slot), self.trace.numbers.get((self.node.name, slot))
+        if found is not None:
+            literal = found.base if self.side is Side.BASE else found.target
+        elif default is not None:
+            literal = default.target
+        if not isinstance(literal, (int, float)):
+            return Magnitude()
+        return Magnitude(abs(literal) or ZERO, neutral=not 1e-3 < abs(literal) < 1e4)
+
+    # -- what subclasses decide -------------------------------------------------------------
+
+    def need(self, value: Magnitude, slot: Slot, wanted: float = 1.0) -> None:
+        """Nothing is demanded; what would be is a term of a sum, or what a nonlinearity bends."""
+        self.needed.append(value.ratio)
+
+    def finite_output(self, result: fx.Node, value: Magnitude) -> None:
+        """An output may start at any size."""
+
+    def moved(self, value: Magnitude, factor: float, rank: Rank = Rank.RESULT) -> Magnitude:
+        """Activations that meet are independent too: queries and keys."""
+        independent = operation(self.node) in CONTRACTIONS
+        return super().moved(value, math.sqrt(factor) if independent else factor, rank)
+
+    def result_of(
+        self, uses: list[Use], weight: Weight, x: Magnitude, x_slot: Slot | None, slot: Slot | None
+    ) -> Magnitude:
+        """The square root of the number of terms."""
+        return Magnitude(self.drawn(weight) * x.ratio * math.sqrt(terms_of(uses)))
+
+    def drawn(self, weight: Weight) -> float:
+        """The size of what a weight was initialised with."""
+        return self.size_of(replace(weight, linear=True))
+
+
+def terms_of(uses: list[Use]) -> float:
+    """How many products are summed where an activation meets a weight."""
+    return math.prod(axis.target for use in uses for axis in use.contracted)
