@@ -64,7 +64,7 @@ def checked() -> Checked:
         for variant, powers in EXPONENTS.items()
     }
     rows = [row for variant, made in runs.items() for row in _rows(variant, made)]
-    diverged = {**runs[Variant.SP], 512: (runs[Variant.SP][512][0], Run({}, {}, {}, 3))}
+    diverged = {**runs[Variant.SP], 512: (runs[Variant.SP][512][0], Run({}, {}, {}, diverged=3))}
     runs = {**runs, Variant.SP: diverged}
     return Checked("Net", "width", WIDTHS, Request(), tuple(rows), runs, {}, True)
 
@@ -76,7 +76,7 @@ def _run(powers: dict[str, float], width: int, seed: int) -> Run:
 
 def _rows(variant: Variant, runs: dict[int, tuple[Run, ...]]) -> list[NodeRow]:
     slopes = fitted({w: [run.changes for run in made] for w, made in runs.items()})
-    return [NodeRow(variant, node, s, s, s, 0.0) for node, s in slopes.items()]
+    return [NodeRow(variant, node, s, s, s, 0.0, s, 0.0) for node, s in slopes.items()]
 
 
 @cache

@@ -269,7 +269,7 @@ def test_the_numbers_behind_a_plot_stand_in_a_table(show: Show) -> None:
     page.locator("#check form").get_by_label("Trained").select_option("SP")
     slopes = dict(zip(column(page, "check"), column(page, "check", 5), strict=True))
     assert slopes["out:linear#1"].startswith("+1.00 ± 0.00")
-    changes = dict(zip(column(page, "check"), column(page, "check", 9), strict=True))
+    changes = dict(zip(column(page, "check"), column(page, "check", 10), strict=True))
     assert changes["out:linear#1"] == "6.71238", "the mean of both seeds at width 64"
 
 

@@ -113,7 +113,13 @@ def _point(width: int, sizes: list[float]) -> Point | None:
 
 def _table(found: Checked) -> Table:
     """Every node of every variant: its slopes, and its change at every width."""
-    slopes = ("Slope of change", "Predicted", "Slope of size before", "Slope of size after")
+    slopes = (
+        "Slope of change",
+        "Slope of step 1",
+        "Step 1 predicted",
+        "Slope of size before",
+        "Slope of size after",
+    )
     columns = (
         Column("Node", "code", filter="search"),
         Column("Trained", filter="choice"),
@@ -135,6 +141,7 @@ def _row(found: Checked, row: NodeRow) -> Row:
         row.verdict.value,
         judged,
         _slope(row.change),
+        _slope(row.first),
         row.predicted,
         _slope(row.start),
         _slope(row.size),
