@@ -249,6 +249,8 @@ def test_a_plot_is_walked_with_arrows(show: Show) -> None:
     assert told(page) == "width 64 · lr 2^-3 · diverged"
     press("ArrowRight")
     assert told(page) == "width 64 · lr 2^-3 · diverged", "the line ends there"
+    press("ArrowLeft")
+    assert told(page).startswith("width 64 · lr 2^-4 · training loss ")
 
 
 def test_a_legend_hides_and_shows_lines(show: Show) -> None:
@@ -256,8 +258,12 @@ def test_a_legend_hides_and_shows_lines(show: Show) -> None:
     lines = page.locator("#check .chart").first.locator("svg.plot g.series")
     grows = page.get_by_role("button", name="grows (2)").first
     assert lines.count() == 3
+    page.locator("#check svg.plot").first.focus()
+    page.keyboard.press("ArrowUp")
+    assert told(page).startswith(":relu#1 · grows · width 64 · ")
     grows.click()
     assert lines.count() == 1
+    assert told(page).startswith("Point at a line"), "what is hidden is not told"
     assert grows.get_attribute("aria-pressed") == "false"
     grows.focus()
     page.keyboard.press("Enter")

@@ -16,6 +16,7 @@ from mufx.classes.listing import RESIDUAL, families, residual
 from mufx.classes.naming import Piece, pieces
 from mufx.construction import Construction
 from mufx.diagnostics import MufxError
+from mufx.garbage import uncollected
 from mufx.html.document import Axis, AxisClass
 from mufx.program import Program
 from mufx.source import BATCH
@@ -53,6 +54,7 @@ Factor = Callable[[Piece], float]
 """How many times as large as at base width an axis is, or a part of one."""
 
 
+@uncollected()
 def axis_classes(program: Program, grown: Grown | None = None) -> AxisClasses:
     """The axes of a program's parameters.
 

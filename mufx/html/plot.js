@@ -1,4 +1,5 @@
 // -- plots: hover or focus tells the numbers, the legend shows and hides
+const HINT = "Point at a line, or focus the plot and use the arrows.";
 const MANY = 12; // lines, from which on they can be searched
 
 const panelsView = (panels) => [make("div", { className: "pair" }, ...panels.plots.map(plotView))];
@@ -7,11 +8,11 @@ const plotView = (plot) => {
   const state = { hidden: new Set(), wanted: "", active: null };
   const svg = drawn("svg", { class: "plot", role: "application", tabindex: 0 });
   svg.setAttribute("aria-label", `${plot.title}: ${plot.y.title} over ${plot.x.title}. Left and right lead along a line, up and down to another.`);
-  const told = make("output", { className: "told", ariaLive: "polite" }, "Point at a line, or focus the plot and use the arrows.");
+  const told = make("output", { className: "told", ariaLive: "polite" }, HINT);
   const redraw = () => drawPlot(plot, state, svg, told);
   const figure = make("figure", { className: "chart" }, make("figcaption", {}, plot.title), plotLegend(plot, state, redraw), svg, told);
   new ResizeObserver(redraw).observe(figure);
-  svg.addEventListener("pointermove", (event) => activate(plot, state, svg, told, nearest(state, svg, event)));
+  for (const kind of ["pointermove", "pointerdown"]) svg.addEventListener(kind, (event) => activate(plot, state, svg, told, nearest(state, svg, event)));
   svg.addEventListener("keydown", (event) => moveInPlot(plot, state, svg, told, event));
   svg.addEventListener("focus", () => state.active ?? activate(plot, state, svg, told, state.spots?.[0]));
   return figure;
@@ -65,6 +66,7 @@ const drawPlot = (plot, state, svg, told) => {
   const same = state.active && state.spots.find((spot) => spot.series === state.active.series && spot.i === state.active.i);
   state.active = null;
   if (same) activate(plot, state, svg, told, same);
+  else told.textContent = HINT;
 };
 
 const drawAxes = (plot, x, y, box) => {

@@ -34,7 +34,7 @@ const treeItem = (branch, level) => {
   const line = make("span", { className: "line" }, make("code", {}, branch.name), " ");
   if (branch.about) line.append(make("span", { className: `mark ${branch.mark}` }, branch.about), " ");
   branch.axes.forEach((axis) => line.append(axisChip(axis), " "));
-  const item = make("li", { role: "treeitem", tabIndex: -1, ariaLevel: String(level) }, line);
+  const item = make("li", { role: "treeitem", tabIndex: -1, ariaLevel: String(level), ariaLabel: line.textContent.trim() }, line);
   if (!branch.branches.length) return item;
   item.ariaExpanded = "true";
   item.append(make("ul", { role: "group" }, ...treeItems(branch.branches, level + 1)));
