@@ -28,6 +28,8 @@ class Spec:
         inputs: Example inputs; None where the adapter of the specification makes them.
         refused: The code of the diagnostic that refuses it; None where it converts.
         fast: Whether it is part of `make test`.
+        lr: Learning rate at base of the dynamic check.
+        steps: How many it takes.
     """
 
     name: str
@@ -38,6 +40,8 @@ class Spec:
     inputs: ExampleInputs | None = None
     refused: str | None = None
     fast: bool = False
+    lr: float = 1e-3
+    steps: int = 8
 
     def source(self) -> Source:
         """What mufx converts."""
