@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations, pairwise
+from typing import Any
 from xml.etree import ElementTree
 
 import torch
@@ -11,14 +12,17 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import mufx
+from mufx.auditing.entry import audited_source
 from mufx.classes.finding import find_identities
 from mufx.classes.program import program_of
 from mufx.html.axes import Grown, axis_classes
-from mufx.html.document import Axis
+from mufx.html.document import Axis, Code
 from mufx.html.layout import Placed, laid_out
+from mufx.html.of_audit import of_audit
 from mufx.html.sketch import Box, Sketch, sketched
 from mufx.html.svg import drawn
 from mufx.program import Program
+from mufx.source import from_callable
 from tests.pages import conversion
 
 
@@ -137,3 +141,27 @@ def test_where_no_axis_can_be_followed_sizes_are_all_that_is_said() -> None:
     found = axis_classes(program)
     assert found.classes == ()
     assert found.axes["into.weight"] == (Axis(4, 16, True), Axis(3, 3, False))
+
+
+# -- code to train ------------------------------------------------------------------------------
+
+
+def test_the_code_of_an_audit_makes_the_groups_that_are_right() -> None:
+    """Judged with its own groups, the model has no finding about a rate or a decay."""
+    made = (Heads, (torch.randn(2, 3),), {"width": 4}, {"width": 16})
+    code = of_audit(audited_source(from_callable(*made))).sections[-1].blocks[-1]
+    assert isinstance(code, Code)
+
+    def optimizer(model: nn.Module) -> torch.optim.Optimizer:
+        scope: dict[str, Any] = {"model": model}
+        exec(code.text, scope)
+        found: torch.optim.Optimizer = scope["optimizer"]
+        if model.get_parameter("into.bias").shape[0] == 4:
+            for group in found.param_groups:
+                group.update(scope["TUNED"])
+        return found
+
+    wrong = {f.quantity.value for f in mufx.audit(*made, optimizer="adamw").findings}
+    left = {f.quantity.value for f in mufx.audit(*made, optimizer=optimizer).findings}
+    assert {"lr", "weight decay", "eps"} <= wrong
+    assert left.isdisjoint({"lr", "weight decay", "eps", "groups"})

@@ -12,10 +12,16 @@ from mufx.auditing.show import verdict
 from mufx.html import roles, tree
 from mufx.html.axes import Grown
 from mufx.html.corrections import corrections
-from mufx.html.document import Block, Column, Document, Entry, Row, Section, Table, Words
+from mufx.html.document import Block, Code, Column, Document, Entry, Row, Section, Table, Words
 from mufx.html.places import lines_at, of_diagnostic, shown
+from mufx.html.training import grouping
 from mufx.knobs import written
 from mufx.manifest import group_names
+
+_MENDED = (
+    "The groups that μP wants in the form that the model is written in; inits and multipliers are "
+    "those of the findings. `mufx convert` writes all of it."
+)
 
 
 def of_audit(found: Audited, grown: Grown | None = None) -> Document:
@@ -35,6 +41,7 @@ def of_audit(found: Audited, grown: Grown | None = None) -> Document:
             Section("corrections", "Corrections", _corrections(found)),
             *_multipliers(report),
             Section("diagnostics", "Diagnostics", tuple(_diagnostics(report))),
+            Section("train", "Train", _train(found)),
         ),
         verdict(report),
         report.ok,
@@ -46,6 +53,12 @@ def _groups(found: Audited) -> dict[str, str]:
     expected = found.expected.scales
     scales = {name: (s.lr, s.weight_decay, s.eps) for name, s in expected.items()}
     return group_names(scales, {name: label.role for name, label in found.program.labels.items()})
+
+
+def _train(found: Audited) -> tuple[Block, ...]:
+    """The optimizer that is right for the model once its findings are mended."""
+    code = grouping(found.program.optimizer, found.expected.scales, _groups(found))
+    return Words(_MENDED), Code(code)
 
 
 def _findings(report: AuditReport) -> Iterator[Block]:

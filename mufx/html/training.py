@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from mufx.program import Optimizer
+from mufx.program import Optimizer, Scales
 
 _CLASSES: Final = {Optimizer.SGD: "SGD", Optimizer.ADAM: "Adam", Optimizer.ADAMW: "AdamW"}
 _DEFAULTS: Final[Mapping[Optimizer, Mapping[str, object]]] = {
@@ -32,6 +32,38 @@ def training(model: str, optimizer: Optimizer, tuned: Mapping[str, object] | Non
         "clip_grad_norm_(model, 1.0)\n"
         "optimizer.step()\n"
     )
+
+
+def grouping(optimizer: Optimizer, scales: Mapping[str, Scales], groups: Mapping[str, str]) -> str:
+    """What a user writes to train a model of their own: the groups, by names of parameters."""
+    held: dict[str, list[str]] = {}
+    for name, group in groups.items():
+        held.setdefault(group, []).append(name)
+    lines = [
+        f"import torch\n\nTUNED = {dict(_DEFAULTS[optimizer])!r}  # at base width",
+        "GROUPS = [",
+    ]
+    for group, names in held.items():
+        factors = _factors(scales[names[0]], optimizer)
+        lines += [f"    ({factors!r}, [  # {group}", *(f"        {n!r}," for n in names), "    ]),"]
+    return "\n".join(
+        [
+            *lines,
+            "]\n",
+            "named = dict(model.named_parameters())",
+            f"optimizer = torch.optim.{_CLASSES[optimizer]}([",
+            '    {"params": [named[name] for name in names],',
+            "     **{key: TUNED[key] * factor for key, factor in factors.items()}}",
+            "    for factors, names in GROUPS",
+            "])\n",
+        ]
+    )
+
+
+def _factors(scales: Scales, optimizer: Optimizer) -> dict[str, float]:
+    """Of the settings that the optimizer is given."""
+    known = {"lr": scales.lr, "weight_decay": scales.weight_decay, "eps": scales.eps}
+    return {name: float(f"{known[name]:.6g}") for name in _DEFAULTS[optimizer]}
 
 
 def _of_optimizer(settings: Mapping[str, object]) -> dict[str, object]:
