@@ -20,7 +20,7 @@ from mufx.manifest import group_names
 
 _MENDED = (
     "The groups that μP wants in the form that the model is written in; inits and multipliers are "
-    "those of the findings. `mufx convert` writes all of it."
+    "those of the findings. mufx convert writes all of it."
 )
 
 
