@@ -12,7 +12,7 @@ weights, sqrt(n) times (central limit theorem).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -52,14 +52,18 @@ class Use:
     """Where `kept` stand in the argument."""
     normed: bool = False
     """Only the direction of the parameter is used: its size makes no difference."""
+    rescaled: bool = False
+    """A norm takes the size of the result back: that of the parameter makes no difference."""
 
     @property
     def terms(self) -> float:
         """The size of the sum over products with entries of size 1, drawn at random.
 
-        A readout counts as if they were correlated, which they become (Tensor Programs V, J.1.4).
+        A readout counts as if they were correlated, which they become (Tensor Programs V, J.1.4);
+        where a norm follows, the sum has to be as large as what is learned from the beginning.
         """
-        return math.sqrt(self.m_in) if self.contracts and self.keeps else self.m_in
+        drawn = self.contracts and (self.keeps or self.rescaled)
+        return math.sqrt(self.m_in) if drawn else self.m_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ class Walk:
         self.corrections: dict[Site, float] = {}
         self.uses: dict[tuple[str, str], Use] = {}
         self.diagnostics: list[Diagnostic] = []
-        self.values: dict[str, Value] = {}
+        self.values: MutableMapping[str, Value] = {}
         self.node: fx.Node = trace.graph._root
         self.order = {node.name: i for i, node in enumerate(trace.graph.nodes)}
         self._parameters = frozenset(
@@ -368,6 +372,7 @@ class Walk:
             slot,
             kept_at,
             normed,
+            (name, self.node.name) in self.trace.rescaled,
         )
         self.uses[use.node, use.parameter] = use
         return use

@@ -48,8 +48,7 @@ def role_of(use: Use) -> Role:
 
 def demands(use: Use) -> tuple[float, float]:
     """Init and Adam learning rate that one use asks for (Tensor Programs V, Table 3)."""
-    init = {Role.HIDDEN: use.m_in**-0.5, Role.OUTPUT: 1 / use.m_in}.get(role_of(use), 1.0)
-    return init, 1 / use.m_in
+    return 1 / use.terms, 1 / use.m_in
 
 
 def excluded_by(anchor: Use, uses: Iterable[Use]) -> list[Use]:

@@ -19,6 +19,9 @@ def plan_parameters(program: Program) -> Program:
         hidden   m_in**-1/2   1/m_in    m_out/m_in    1/m_out
         output   1/m_in       1/m_in    m_out/m_in    1/m_out
 
+    An output weight whose result goes into a norm starts like a hidden one: its size makes no
+    difference to the function, and what it learns is as large as what it starts with.
+
     Weight decay follows 1/lr, so that a step decays as much as at base width. The other forms are
     the abc-shift of this one. eps follows the gradient's scale, which depends on m_out only.
 
@@ -33,7 +36,7 @@ def plan_parameters(program: Program) -> Program:
 
 def scales(label: Label, form: Form, optimizer: Optimizer) -> Scales:
     """The scales of one parameter."""
-    init = {Role.HIDDEN: label.m_in**-0.5, Role.OUTPUT: 1 / label.m_in}.get(label.role, 1.0)
+    init = 1.0 if label.anchor is None else 1 / label.anchor.terms
     lr = 1 / label.m_in
     if optimizer is Optimizer.SGD:
         lr *= label.m_out
@@ -43,7 +46,7 @@ def scales(label: Label, form: Form, optimizer: Optimizer) -> Scales:
 
 def theta(label: Label, form: Form) -> float:
     """The multiplier that a form gives a weight; none where its size makes no difference."""
-    if label.anchor is not None and label.anchor.normed:
+    if label.anchor is not None and (label.anchor.normed or label.anchor.rescaled):
         return 1.0
     if form is Form.TABLE8 and label.role is Role.OUTPUT:
         return 1 / label.m_in
