@@ -59,6 +59,23 @@ def moments(construction: Construction, name: str) -> Moments:
     return found if not math.isnan(found.mean) else _measured(construction, name, found)
 
 
+def moments_of_rows(
+    construction: Construction, name: str, rows: Iterable[tuple[int, int]]
+) -> Moments | None:
+    """The distribution of some rows, (start, stop) on the first axis; `None` where unknown."""
+    node = construction.tensors[name]
+    span, shape = construction.spans[node], construction.model.get_parameter(name).shape
+    if not span.dense:
+        return None
+    width = math.prod(shape[1:])
+    pieces = _walk(construction)[construction.storages[node]]
+    parts = (
+        Span(span.start + start * width, span.start + stop * width, True) for start, stop in rows
+    )
+    found = _summary(tuple(piece for part in parts for piece in _within(pieces, part)))
+    return None if math.isnan(found.mean) else found
+
+
 def _measured(construction: Construction, name: str, found: Moments) -> Moments:
     """The moments of the tensor itself, computed for real."""
     node = construction.tensors[name]

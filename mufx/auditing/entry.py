@@ -15,6 +15,7 @@ from mufx.factory import place_of
 from mufx.garbage import uncollected
 from mufx.passes.apply_corrections import apply_corrections
 from mufx.passes.assign_roles import assign_roles
+from mufx.passes.find_row_blocks import find_row_blocks
 from mufx.passes.find_uses import find_uses
 from mufx.passes.plan_parameters import plan_parameters
 from mufx.passes.read_inits import read_inits
@@ -121,7 +122,7 @@ _AS_FINDINGS = frozenset({"MUF107", "MUF204"})
 
 def _analysed(program: Program) -> Program:
     """Uses, roles, inits and the plan of the form without multipliers; nothing is rewritten."""
-    for step in (find_uses, assign_roles, read_inits, plan_parameters):
+    for step in (find_uses, find_row_blocks, assign_roles, read_inits, plan_parameters):
         program = step(program)
         raise_errors(d for d in program.diagnostics if d.code not in _AS_FINDINGS)
     return program

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from mufx.align import Trace
 from mufx.auditing.expected import Expectation
@@ -66,6 +67,9 @@ class _Judge:
         if not found.init_is(wanted.init):
             assert found.init is not None
             yield self._finding(Quantity.INIT, wanted.init, found.init, found.std)
+        further = wanted.init * self.label.m_in**-0.5
+        if found.rows_init is not None and not close(further, found.rows_init):
+            yield self._of_rows(further, found.rows_init)
         setting = found.setting
         rows = (
             (Quantity.LR, wanted.lr, found.lr, setting.lr),
@@ -103,6 +107,21 @@ class _Judge:
             anchor.place,
             message,
             self._hint(quantity, expected, found, wanted_value),
+        )
+
+    def _of_rows(self, expected: float, found: float) -> Finding:
+        """The init of the rows of a fused weight that make parts of fixed size."""
+        rows = ", ".join(f"{a}:{b}" for a, b in self.program.row_blocks[self.name].rows)
+        std = self.found.std * found / (self.found.init or found)
+        return replace(
+            self._finding(Quantity.INIT, expected, found, std),
+            severity=Severity.ERROR if found > expected else Severity.WARNING,
+            role=Role.OUTPUT.value,
+            where="readout",
+            message=f"the init of the rows {rows} of {self.name} is x {found:.4g} from base to "
+            f"target; they make parts of fixed size, so they read out, and x {expected:.4g} is "
+            "right",
+            hint=f"multiply these rows by {expected / found:.4g} after they are drawn",
         )
 
     def _severity(self, quantity: Quantity, expected: float, found: float) -> Severity:
@@ -172,8 +191,8 @@ def of_forward(program: Program, expected: Expectation) -> Iterator[Finding]:
     seen: set[tuple[Site, float]] = set()
     for trace, fit in zip(program.traces, expected.fits, strict=True):
         for site, factor in fit.corrections.items():
-            if (site, factor) not in seen:
-                seen.add((site, factor))
+            if (site, round(factor, 9)) not in seen:
+                seen.add((site, round(factor, 9)))
                 yield _of_site(program, trace, fit, site, factor)
 
 

@@ -206,6 +206,8 @@ class Fit(Correct):
             made /= self.theta[use.parameter] * self.multipliers.get((use.node, use.parameter), 1.0)
         here = self._at.setdefault(self.node.name, [])
         here.extend(use.parameter for use in uses if use.parameter not in here)
+        if uses[0].kind == "contraction":  # its operand may be a learned table, noted before
+            self._ratio[self.node.name] = made
         self._ratio.setdefault(self.node.name, made)
         own = Magnitude(1.0, {Rank.RESULT: {Site(SiteKind.RESULT, self.node.name): 1.0}})
         ways = multiplied(own, x, Magnitude(weight.ratio, weight.ways)).known_ways()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mufx.auditing.expected import Expectation, expectation
 from mufx.auditing.findings import of_diagnostics, of_forward, of_parameters
@@ -13,6 +13,7 @@ from mufx.auditing.numbers import Found, of_parameter, settings
 from mufx.auditing.records import AuditReport, Finding, Parameter, ordered
 from mufx.auditing.training import is_plain, of_eps, of_groups
 from mufx.diagnostics import Diagnostic, Place, Severity
+from mufx.moments import Moments, moments_of_rows
 from mufx.program import Program
 
 
@@ -51,8 +52,27 @@ def _numbers(program: Program, live: tuple[Live, Live] | None) -> dict[str, Foun
     found: dict[str, Found] = {}
     for name in program.parameters():
         pair = settings(live, name, program.optimizer)
-        found[name] = of_parameter(program.inits[name], pair)
+        base, target = program.inits[name]
+        parts = _parts(program, name)
+        if parts is None:
+            found[name] = of_parameter((base, target), pair)
+            continue
+        hidden, reading = (of_parameter((base, part), pair) for part in parts)
+        found[name] = replace(hidden, rows_init=reading.init)
     return found
+
+
+def _parts(program: Program, name: str) -> tuple[Moments, Moments] | None:
+    """The inits at target width of the rows of a fused weight: hidden, and reading out."""
+    blocks = program.row_blocks.get(name)
+    if blocks is None or blocks.axis or program.inits[name][1].kind == "unknown":
+        return None
+    rows = program.target.model.get_parameter(name).shape[0]
+    bounds = [0, *(bound for block in blocks.rows for bound in block), rows]
+    others = tuple((a, b) for a, b in zip(bounds[::2], bounds[1::2], strict=True) if a < b)
+    found = [moments_of_rows(program.target, name, part) for part in (others, blocks.rows)]
+    hidden, reading = found
+    return (hidden, reading) if hidden is not None and reading is not None else None
 
 
 def _expected(program: Program, found: Mapping[str, Found]) -> tuple[Expectation, list[Finding]]:

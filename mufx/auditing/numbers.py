@@ -29,6 +29,8 @@ class Found:
     exact_init: bool
     std: float
     setting: Setting
+    rows_init: float | None = None
+    """Of the rows of a fused weight that read out; `init` is then of the others."""
 
     def init_is(self, wanted: float) -> bool:
         """Whether the init follows `wanted`; zeros follow everything."""

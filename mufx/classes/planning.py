@@ -19,6 +19,7 @@ from mufx.emit import optim_mup
 from mufx.magnitudes import Site
 from mufx.passes.assign_roles import assign_roles
 from mufx.passes.find_corrections import find_corrections
+from mufx.passes.find_row_blocks import find_row_blocks
 from mufx.passes.find_uses import find_uses
 from mufx.passes.plan_parameters import plan_parameters
 from mufx.program import Optimizer, Program
@@ -153,7 +154,7 @@ def planned(program: Program) -> InstancePlan:
 
 def labelled(program: Program) -> Program:
     """Uses, roles and the plan of the form without multipliers; inits are not known."""
-    for step in (find_uses, assign_roles, plan_parameters):
+    for step in (find_uses, find_row_blocks, assign_roles, plan_parameters):
         program = step(program)
     return program
 
