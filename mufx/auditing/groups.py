@@ -15,6 +15,7 @@ from typing import Any, cast
 import torch
 from torch import nn, optim
 
+from mufx.auditing.laws import law_of
 from mufx.diagnostics import MufxError, Place, error
 from mufx.factory import place_of
 from mufx.loading import described, folder_of, place_in_user_code, preserved_rng, quiet
@@ -198,19 +199,17 @@ def _path(optimizer: optim.Optimizer, schedule: Any) -> Iterator[tuple[float, ..
 
 
 def _kind(optimizer: optim.Optimizer, place: Place) -> Optimizer:
-    if isinstance(optimizer, optim.SGD):
-        return Optimizer.SGD
-    if isinstance(optimizer, (optim.AdamW, optim.Adam, optim.NAdam, optim.RAdam)):
-        groups: list[dict[str, Any]] = optimizer.param_groups
-        apart = isinstance(optimizer, optim.AdamW) or groups[0].get("decoupled_weight_decay", False)
-        return Optimizer.ADAMW if apart else Optimizer.ADAM
-    if isinstance(optimizer, (optim.RMSprop, optim.Adagrad)):
-        return Optimizer.ADAM
+    law = law_of(optimizer)
+    if law is not None:
+        return law
+    name = type(optimizer).__name__
     raise MufxError(
         error(
             "MUF603",
-            f"there is no table for the update rule of {type(optimizer).__name__}",
-            hint="audit the model alone with --optimizer adam, adamw or sgd, whichever it is like",
+            f"there is no table for the update rule of {name}",
+            hint="audit the model alone with --optimizer adam, adamw or sgd, whichever it is "
+            "like; or say so where it is defined: from mufx.auditing.laws import update_law; "
+            f'update_law({name}, like="adamw")',
             place=place,
         )
     )
