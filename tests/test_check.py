@@ -59,6 +59,27 @@ def test_a_size_of_zero_is_left_out_and_an_infinite_one_diverged() -> None:
     assert fit(WIDTHS, [[math.inf], [1.0], [1.0], [1.0]]).verdict is Verdict.DIVERGED
 
 
+class Routed(nn.Module):
+    """An embedding of tokens beside how many there are of each, and memory that is written to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(4, 8)
+
+    def forward(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        shares = tokens.float().histc(4) / 8
+        embedded = self.embedding(tokens)
+        copied = embedded.new_empty(embedded.shape)
+        copied.copy_(embedded * shares[0])
+        return copied, shares
+
+
+def test_counts_and_unwritten_memory_are_no_activations() -> None:
+    found = activations(Routed(), ((torch.tensor([0, 1, 1, 3]),), {}))
+
+    assert list(found) == ["embedding:embedding#1", ":mul#1", ":copy#1"]
+
+
 class Attention(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -21,6 +21,7 @@ LOGITS = "logits"
 Seen = Counter[tuple[str, str]]
 See = Callable[[str, Tensor], None]
 _FUSED = dict(SPELLED.values())
+_UNWRITTEN = ("new_empty", "empty_like")
 _HEADS = 4  # of the first sample: enough to see the size of attention logits
 
 
@@ -31,7 +32,8 @@ class Watch(TorchFunctionMode):
     width, in the original and in the emitted module, and in the graph that the recorder makes of
     them. Attention weights inside a fused kernel are never in memory; the logits of some heads of
     the first sample are computed beside it. A single number, such as a loss, is no activation: its
-    change goes through 0 now and then, and no other entries make up for that.
+    change goes through 0 now and then, and no other entries make up for that. Nor is a count, which
+    is made of integers alone, or memory that nothing has been written to.
     """
 
     def __init__(self, model: nn.Module, see: See) -> None:
@@ -41,6 +43,7 @@ class Watch(TorchFunctionMode):
         self.path: list[str] = []
         self._seen: Seen = Counter()
         self._weights = {id(p) for p in model.parameters()}
+        self._counts: set[int] = set()
         self._alive: list[Tensor] = []  # an id is only unique while its object lives
 
     def __torch_function__(
@@ -66,7 +69,8 @@ class Watch(TorchFunctionMode):
                 shown = {name: result}
             else:
                 shown = {self._named("getitem"): t for t in made}
-            self._show(shown, tensors((args, kwargs)), is_inplace(func, kwargs))
+            if operation_of(*spelling(func, args, kwargs)[1:]) not in _UNWRITTEN:
+                self._show(shown, tensors((args, kwargs)), is_inplace(func, kwargs))
         return result
 
     def _taken_apart(
@@ -82,10 +86,21 @@ class Watch(TorchFunctionMode):
             self._weights.update(map(id, made.values()))
             self._alive.extend(made.values())
             return
+        if self._counted(given, made, in_place):
+            return
         old = set[int]() if in_place else set(map(_storage, given))
         for name, value in made.items():
             if _is_activation(value) and _storage(value) not in old:
                 self.see(name, value.detach())
+
+    def _counted(self, given: list[Tensor], made: Mapping[str, Tensor], in_place: bool) -> bool:
+        """Whether all that is given are integers, or was made of them."""
+        if in_place or not given or any(_is_float(t) and id(t) not in self._counts for t in given):
+            self._counts.difference_update(map(id, [*made.values(), *given[:1]]))
+            return False
+        self._counts.update(map(id, made.values()))
+        self._alive.extend(made.values())
+        return True
 
     def _named(self, operation: str) -> str:
         return numbered(self.path[-1] if self.path else "", operation, self._seen)
@@ -147,7 +162,11 @@ def _leave(watch: Watch) -> Callable[[nn.Module, object, object], None]:
 
 
 def _is_activation(value: Tensor) -> bool:
-    return value.is_floating_point() and value.numel() > 1
+    return _is_float(value) and value.numel() > 1
+
+
+def _is_float(value: Tensor) -> bool:
+    return value.is_floating_point() or value.is_complex()
 
 
 def _storage(value: Tensor) -> int:

@@ -17,6 +17,7 @@ them: a multiplier that the emitted module has elsewhere would count as another 
 _WIDTH: Final = "times"
 # What only doubles in the specs, being the size of a head or of a part.
 _SIZES: Final = ("head_dim", "d_kv", "dim_head", "kv_lora_rank")
+_FIXED_SIZES: Final = ("head_dim", "v_head_dim")
 
 
 def widened(spec: Spec) -> Source:
@@ -33,21 +34,23 @@ def knobs_at(spec: Spec, times: int) -> Knobs:
     """The growing knobs.
 
     What grows by 4 or more from base to target follows the width. What only doubles is a number
-    of heads, which stays, or their size, which follows the width: a number that follows no power
-    of the knob, such as heads that double at every other step, would be refused.
+    of heads or their size, and their size follows the width, or their number where the size is
+    fixed: numbers that follow no power of the knob, such as heads that double at every other step,
+    would be refused.
     """
-    return {name: _at(name, value, spec.target[name], times) for name, value in spec.base.items()}
+    fixed = any(name in spec.fixed for name in _FIXED_SIZES)
+    return {n: _at(n, value, spec.target[n], times, fixed) for n, value in spec.base.items()}
 
 
-def _at(name: str, base: object, target: object, times: int) -> object:
+def _at(name: str, base: object, target: object, times: int, fixed: bool) -> object:
     if isinstance(base, Mapping):
         wide = cast("Mapping[str, object]", target)
         items = cast("Mapping[str, object]", base).items()
-        return {key: _at(key, value, wide[key], times) for key, value in items}
+        return {key: _at(key, value, wide[key], times, fixed) for key, value in items}
     if isinstance(base, list | tuple):
         pairs = zip(cast("Sequence[int]", base), cast("Sequence[int]", target), strict=True)
-        return [_at(name, b, t, times) for b, t in pairs]
+        return [_at(name, b, t, times, fixed) for b, t in pairs]
     assert isinstance(base, int)
     assert isinstance(target, int)
-    grows = target >= 4 * base or (target > base and name in _SIZES)
+    grows = target >= 4 * base or (target > base and (fixed or name in _SIZES))
     return base // 2 * times if grows else base
