@@ -22,6 +22,12 @@ CAUSES: Final = {
         "of x dx, which are nearly orthogonal (width**-0.5), and the mean of dx**2, which is flat "
         "and smaller while x has moved by less than its size"
     ),
+    r"(?i)att[^:]*:(add|cat|sub|softmax|getitem|masked_fill|where|gather|div|tanh|mul)#\d+$": (
+        "a function of attention logits beside a mask or a bias: it moves as they do"
+    ),
+    r"(gate|router|experts)[^:]*:(softmax|sigmoid|sum|add|div|getitem|masked_fill)#\d+$": (
+        "a function of a router's logits, which start small: it moves as they do"
+    ),
 }
 """By node: why its change falls, beside what starts small."""
 
@@ -32,7 +38,7 @@ def falling(found: Checked) -> list[NodeRow]:
         row
         for row in found.of(Variant.MUP)
         if row.change.value is not None
-        and row.change.value - (row.predicted or 0.0) + 2 * row.change.error < FALLS
+        and row.change.value - row.design + 2 * row.change.error < FALLS
     ]
 
 
@@ -43,7 +49,7 @@ def unexplained(found: Checked) -> list[str]:
 
 def cause(row: NodeRow) -> str | None:
     """Why a node falls."""
-    start, predicted = row.start.value, row.predicted or 0.0
-    if start is not None and start - predicted < FALLS:
+    start = row.start.value
+    if start is not None and start - row.design < FALLS:
         return STARTS_SMALL
     return next((why for node, why in CAUSES.items() if re.search(node, row.node)), None)
