@@ -175,7 +175,7 @@ class Walk:
             code,
             f"{what}, and has no rule",
             hint=f'register one: table = RuleTable(); @table.rule("{name}") def rule(flow, node): '
-            "...; then pass rules=RULES | table",
+            "...; then call mufx.convert(..., rules=RULES | table) from Python",
             place=self.place,
         )
 

@@ -492,6 +492,15 @@ def test_the_emitted_file_refuses_a_manifest_of_another(tmp_path: Path) -> None:
         alone.param_groups(model, 0.1)
 
 
+def test_the_emitted_file_refuses_a_manifest_without_a_model(tmp_path: Path) -> None:
+    model = MLP(4)
+    alone = emitted(tmp_path, model)
+    plan = described(model, PLAN).model_copy(update={"emitted": None})
+    (tmp_path / "manifest.json").write_text(dumps(plan), encoding="utf-8")
+    with pytest.raises(RuntimeError, match=r"use mufx\.param_groups"):
+        alone.param_groups(model, 0.1)
+
+
 def test_the_emitted_file_reads_its_manifest_once(tmp_path: Path) -> None:
     model = MLP(4)
     alone = emitted(tmp_path, model)

@@ -20,6 +20,8 @@ def _manifest() -> dict[str, Any]:
     """What manifest.json says; it must be the one that was written with the model."""
     path = Path(__file__).with_name("manifest.json")
     manifest: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    if manifest["emitted"] is None:
+        raise RuntimeError(f"{path} was made for a model's own class: use mufx.param_groups")
     model = path.with_name(manifest["emitted"]["file"])
     if hashlib.sha256(model.read_bytes()).hexdigest() != manifest["emitted"]["digest"]:
         raise RuntimeError(f"{model} or its manifest.json was changed: convert it again")

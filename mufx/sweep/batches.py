@@ -133,7 +133,7 @@ def _ended(data: Data, step: int, steps: int) -> Diagnostic:
     return error(
         "MUF754",
         f"{data.place.cls} ended after {given}, and {steps} steps need {steps}",
-        hint=f"yield batches for ever (itertools.cycle), or sweep with --steps {max(step, 1)}",
+        hint=f"yield batches for ever (itertools.cycle), or take --steps {max(step, 1)}",
         place=data.place,
     )
 
