@@ -177,3 +177,47 @@ def test_rows_that_cannot_be_told_apart_are_a_warning(model: type[nn.Module]) ->
 
     assert [d.code for d in program.diagnostics] == ["MUF206"]
     assert program.row_blocks == {}
+
+
+# -- what an audit says of them -----------------------------------------------------------------
+
+
+class Transposed(Fused):
+    """The fused weight stands the other way round, as in GPT-2: its rows are columns."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.columns = nn.Parameter(torch.randn(width, self.rank + 6) * width**-0.5)
+        del self.x_proj
+
+    def forward(self, x: Tensor) -> Tensor:
+        fused = self.first(x).relu() @ self.columns
+        step, b, c = fused.split((self.rank, 3, 3), -1)
+        logits: Tensor = self.last((self.dt_proj(step) * (b * c).sum(-1, keepdim=True)).relu())
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "axis"), [(Fused, "x_proj.weight", 0), (Transposed, "columns", 1)]
+)
+@pytest.mark.parametrize("smaller", [True, False])
+def test_an_audit_judges_the_rows_that_read_out(
+    model: type[nn.Module], name: str, axis: int, smaller: bool
+) -> None:
+    """PyTorch's own init is right for the hidden rows, the others should be half as large."""
+
+    def build(width: int) -> nn.Module:
+        made = model(width)
+        if smaller and width == 256:
+            with torch.no_grad():
+                made.get_parameter(name).narrow(axis, 64, 6).mul_(0.5)
+        return made
+
+    report = mufx.audit(build, (torch.randn(2, 20),), {"width": 64}, {"width": 256})
+
+    found = [f for f in report.findings if f.parameter == name and f.quantity.value == "init"]
+    # Where memory holds the rows apart they are judged to 1 %, where not by the size of the whole.
+    assert len(found) == (0 if smaller or axis else 1)
+    for finding in found:
+        assert "the rows 64:70" in finding.message
+        assert (finding.expected, finding.found) == pytest.approx((0.25, 0.5))

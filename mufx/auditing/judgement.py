@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -55,11 +56,26 @@ def _numbers(program: Program, live: tuple[Live, Live] | None) -> dict[str, Foun
         base, target = program.inits[name]
         parts = _parts(program, name)
         if parts is None:
-            found[name] = of_parameter((base, target), pair)
+            whole = of_parameter((base, target), pair)
+            found[name] = _less_rows(program, name, whole)
             continue
         hidden, reading = (of_parameter((base, part), pair) for part in parts)
         found[name] = replace(hidden, rows_init=reading.init)
     return found
+
+
+def _less_rows(program: Program, name: str, found: Found) -> Found:
+    """The init of the other rows, if those that read out are m_in**-1/2 as large.
+
+    Where they do not stand on the first axis their entries cannot be told apart in memory.
+    """
+    blocks = program.row_blocks.get(name)
+    if blocks is None or found.init is None or program.inits[name][1].kind == "unknown":
+        return found
+    rows = program.target.model.get_parameter(name).shape[blocks.axis]
+    part = sum(stop - start for start, stop in blocks.rows) / rows
+    size = math.sqrt(1 - part * (1 - 1 / program.labels[name].m_in))
+    return replace(found, init=found.init / size, exact_init=False)
 
 
 def _parts(program: Program, name: str) -> tuple[Moments, Moments] | None:
