@@ -13,6 +13,7 @@ from time import process_time
 
 from mufx.api import Conversion, convert_source
 from mufx.diagnostics import MufxError
+from tests.zoo.learning import results
 from tests.zoo.specs import (
     AUDIO,
     DECODERS,
@@ -41,10 +42,15 @@ model has the original's initial values and results bit for bit, in training and
 roles of every parameter stand in `tests/golden/zoo`. *in*, *hid*, *out* and *sc* count the input,
 hidden, output and scalar parameters; *corrections* counts the places of the forward pass that
 changed; *s* is processor time. What is refused has its code, explained under refusals.
+
+*change*, *median* and *SP* are of the dynamic check, at four widths up to sixteen times base: the
+largest slope of what any activation learns over width, the median size of these slopes, and the
+largest in standard parametrization. 0 is independent of width. They are left empty where the check
+has not run.
 """
 COLUMNS = (
-    "| model | result | in | hid | out | sc | corrections | notes | s |\n"
-    "|---|---|--:|--:|--:|--:|--:|---|--:|\n"
+    "| model | result | in | hid | out | sc | corrections | notes | change | median | SP | s |\n"
+    "|---|---|--:|--:|--:|--:|--:|---|--:|--:|--:|--:|\n"
 )
 
 
@@ -56,8 +62,16 @@ def row(spec: Spec) -> str:
         conversion = convert_source(spec.source())
     except MufxError as problem:
         code = problem.diagnostics[0].code
-        return f"| `{name}` | refused, {code} | | | | | | | {process_time() - start:.1f} |\n"
-    return f"| `{name}` | converts | {_found(conversion)} | {process_time() - start:.1f} |\n"
+        return f"| `{name}` | refused, {code} | | | | | | | | | | {process_time() - start:.1f} |\n"
+    seconds = process_time() - start
+    return f"| `{name}` | converts | {_found(conversion)} | {_learned(spec)} | {seconds:.1f} |\n"
+
+
+def _learned(spec: Spec) -> str:
+    found = results(spec)
+    if found is None:
+        return " | | "
+    return f"{found['largest']:+.2f} | {found['median']:.2f} | {found['standard']:+.2f}"
 
 
 def _found(conversion: Conversion) -> str:

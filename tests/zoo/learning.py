@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +27,7 @@ from mufx.sweep.widths import widths_of
 from tests.zoo.specs import Spec
 from tests.zoo.widening import FACTORS, widened
 
+RESULTS: Final = Path(__file__).parents[2] / "build" / "zoo"
 _CPU = torch.device("cpu")
 
 
@@ -51,7 +56,7 @@ def measured(spec: Spec) -> Checked:
     request = Request(
         widths=FACTORS,
         steps=spec.steps,
-        seeds=2,
+        seeds=spec.seeds,
         lr=spec.lr,
         batch=2,
         variants=(Variant.SP, Variant.MUP),
@@ -61,3 +66,22 @@ def measured(spec: Spec) -> Checked:
     return checked(
         Experiment(models, Feed(source, None, request.batch, loss), request), partial(Runs, None)
     )
+
+
+def kept(spec: Spec, found: Checked) -> None:
+    """Keeps what the page of coverage says of a check."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    numbers = {
+        "largest": found.largest(Variant.MUP),
+        "median": found.median(Variant.MUP),
+        "standard": found.largest(Variant.SP),
+    }
+    (RESULTS / f"{spec.name}.json").write_text(json.dumps(numbers), encoding="utf-8")
+
+
+def results(spec: Spec) -> Mapping[str, float] | None:
+    """The same; None where the check did not run."""
+    file = RESULTS / f"{spec.name}.json"
+    if not file.is_file():
+        return None
+    return cast("Mapping[str, float]", json.loads(file.read_text(encoding="utf-8")))

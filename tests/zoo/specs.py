@@ -30,6 +30,7 @@ class Spec:
         fast: Whether it is part of `make test`.
         lr: Learning rate at base of the dynamic check.
         steps: How many it takes.
+        seeds: How many runs at each width; more where few heads are drawn at random.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Spec:
     fast: bool = False
     lr: float = 1e-3
     steps: int = 8
+    seeds: int = 2
 
     def source(self) -> Source:
         """What mufx converts."""
@@ -213,7 +215,7 @@ DECODERS = (
     ),
     _grouped("olmo"),
     _grouped("nemotron"),
-    _grouped("diffllama"),
+    replace(_grouped("diffllama"), seeds=4),
     Spec(
         "gpt_neo",
         "hf:gpt_neo",
@@ -263,6 +265,7 @@ DECODERS = (
         {"hidden_size": 64, "num_heads": 8},
         {"hidden_size": 256, "num_heads": 32},
         {**_TEXT, "state_size": 8, "head_dim": 16, "n_groups": 1, "chunk_size": 8},
+        seeds=4,
     ),
 )
 

@@ -6,7 +6,7 @@ import pytest
 
 from mufx.check.request import Variant
 from tests.zoo.falls import unexplained
-from tests.zoo.learning import measured
+from tests.zoo.learning import kept, measured
 from tests.zoo.specs import SPECS, Spec
 
 pytestmark = [
@@ -25,6 +25,7 @@ CONVERTING = [spec for spec in SPECS if spec.refused is None]
 @pytest.mark.parametrize("spec", CONVERTING, ids=lambda spec: spec.name)
 def test_mup_keeps_every_change_and_standard_parametrization_does_not(spec: Spec) -> None:
     found = measured(spec)
+    kept(spec, found)
 
     assert found.departures == ()
     assert found.passes
