@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +20,8 @@ from mufx.check.checking import checked
 from mufx.check.experiment import Experiment, prepared
 from mufx.check.predicting import Prediction
 from mufx.check.request import Request, Variant
-from mufx.check.result import Checked
-from mufx.check.slopes import Verdict, fit
+from mufx.check.result import Checked, NodeRow
+from mufx.check.slopes import Slope, Verdict, fit
 from mufx.check.storage import FILE, Runs
 from mufx.check.training import Run, run
 from mufx.check.watch import activations
@@ -200,6 +203,51 @@ def test_finished_runs_are_taken_up_and_a_cut_line_is_run_again(tmp_path: Path) 
     assert second.get("mup", 64, 1, lambda: again) == again
     assert Runs(file, "a").get("mup", 64, 1, lambda: Run({}, {}, {})) == again
     assert Runs(file, "b").get("mup", 64, 0, lambda: again) == again
+
+
+def row(start: float, change: float, *, node: str = "x:mul#1", predicted: float = 0.0) -> NodeRow:
+    begins, ends, size = Slope(start, 0.01), Slope(change, 0.01), Slope(0.0)
+    return NodeRow(Variant.MUP, node, begins, size, ends, 0.0, Slope(predicted, 0.01), predicted)
+
+
+@pytest.mark.parametrize(
+    ("made", "departs"),
+    [
+        (row(0.0, 0.2), True),
+        (row(0.2, 0.0), True),
+        (row(0.0, -0.7), True),
+        (row(-0.5, -0.7), False),
+        (row(0.0, -0.7, predicted=-0.5), False),
+        (row(-2.0, -1.2), True),
+        (row(0.2, 0.4, node="norm:rsqrt#1"), False),
+    ],
+)
+def test_what_departs(made: NodeRow, departs: bool) -> None:
+    assert made.departs is departs
+
+
+@pytest.mark.zoo
+def test_a_killed_check_goes_on_where_it_was(tmp_path: Path) -> None:
+    """SIGKILL in the middle: what was finished is not run again, and the result is the same."""
+    asked = ["check", MLP, "--seeds", "2", "--steps", "200", "-o"]
+    runs = tmp_path / "killed" / FILE
+    command = [sys.executable, "-m", "mufx", *asked, str(runs.parent)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not runs.exists() or runs.read_text().count("\n") < 3:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    before = [line for line in runs.read_text().splitlines(keepends=True) if line[-1] == "\n"]
+
+    done = CliRunner().invoke(app, [*asked, str(runs.parent)])
+    whole = CliRunner().invoke(app, [*asked, str(tmp_path / "whole")])
+
+    lines = runs.read_text().splitlines(keepends=True)
+    keys = [json.loads(line)["key"] for line in lines if line.startswith('{"settings"')]
+    assert lines[: len(before)] == before
+    assert len(keys) == len(set(keys)) == 3 * 4 * 2
+    assert done.stdout == whole.stdout
 
 
 @pytest.mark.parametrize(

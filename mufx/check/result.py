@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Final
@@ -13,6 +14,7 @@ from mufx.check.slopes import Slope, Verdict
 from mufx.check.training import Run
 
 _AGREES: Final = 0.1
+_INVERSE: Final = re.compile(":(rsqrt|reciprocal)#")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +51,10 @@ class NodeRow:
         """Whether a μP node does what neither μP nor a folded multiplier would do.
 
         `mufx.apply` moves factors into parameters, and what those compute then falls on purpose;
-        nothing is predicted for it, so only growth counts there.
+        nothing is predicted for it, so only growth counts there. A reciprocal grows where a size
+        falls; what it does is seen in its product.
         """
-        if self.variant is Variant.SP:
+        if self.variant is Variant.SP or _INVERSE.search(self.node):
             return False
         judged = self.change.relative_to(self.design)
         if self.starts_larger or judged in (Verdict.GROWS, Verdict.DIVERGED):
@@ -61,13 +64,13 @@ class NodeRow:
 
     @property
     def _transient(self) -> float:
-        """What readouts and attention logits start with, and lose only as they learn: width**-0.5.
+        """What a change may keep for some steps of the slope with which it begins: width**-0.5.
 
-        Products of independent vectors, averaged over the width. What moves first is their
-        operands, and each such change is as small as the products are.
+        Readouts and attention logits start as products of independent vectors, averaged over the
+        width, and so do the changes of a mean over it. They lose that slope only as they learn.
         """
-        start = (self.start.value or 0.0) - self.design
-        return min(0.0, max(start, -0.5))
+        begins = [self.start.value or 0.0, self.predicted or 0.0]
+        return min(0.0, max(min(begins) - self.design, -0.5))
 
     @property
     def starts_larger(self) -> bool:

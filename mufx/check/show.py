@@ -47,7 +47,8 @@ def show(found: Checked, console: Console) -> None:
         soft_wrap=True,
     )
     for variant in found.runs:
-        console.print(_table(found, variant))
+        table = _table(found, variant)
+        console.print(table, width=_wide(console, table))
     for line in conclusions(found):
         console.print(Text(line), soft_wrap=True)
 
@@ -75,6 +76,14 @@ def _departure(row: NodeRow) -> str:
     if row.starts_larger:
         return f"departs: it starts with slope {row.start.value:+.2f}, at most {row.design:+.2f}"
     return f"departs: slope {row.change.value:+.2f}, and {row.design:+.2f} is expected"
+
+
+def _wide(console: Console, table: Table) -> int:
+    """Wide enough for the names of the nodes: what is cut off names nothing."""
+    from rich.measure import Measurement
+
+    natural = Measurement.get(console, console.options.update(max_width=500), table).maximum
+    return max(console.width, natural)
 
 
 def _table(found: Checked, variant: Variant) -> Table:

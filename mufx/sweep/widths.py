@@ -50,7 +50,7 @@ def widths_of(source: Source, given: Sequence[int] | None, place: Place) -> dict
                     "MUF752",
                     f"{name}={width} is no size of the model: {problem}",
                     hint=f"growing from base to target: {_way(source)}; choose widths at which "
-                    "all of them are whole",
+                    f"all of them are whole, or let them grow alike: --target {_alike(source)}",
                     place=place,
                 )
             )
@@ -85,6 +85,12 @@ def _doubling(source: Source, name: str) -> list[int]:
 
 def _way(source: Source) -> str:
     return ", ".join(f"{n} {source.base[n]} -> {source.target[n]}" for n in growing(source))
+
+
+def _alike(source: Source) -> str:
+    """A target at which every growing knob is 8 times its base: whole at every doubling."""
+    grown = {n: round(8 * _number(source.base[n])) for n in growing(source)}
+    return ",".join(f"{name}={value}" for name, value in {**source.base, **grown}.items())
 
 
 def _too_few(place: Place, what: str) -> Diagnostic:
