@@ -272,7 +272,7 @@ DECODERS = (
 ENCODERS = (
     _decoder("bert", fast=True),
     _decoder("roberta"),
-    _decoder("electra", {"embedding_size": 32}),
+    _decoder("electra", {"embedding_size": 24}),
     _decoder("albert", {"embedding_size": 32}),
     replace(
         _decoder("modernbert", {"cls_token_id": 1, "sep_token_id": 2}),
