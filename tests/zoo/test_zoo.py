@@ -1,4 +1,4 @@
-"""Public models: converted at unequal widths, with roles that a person has read."""
+"""Public models: converted at unequal widths, with golden roles."""
 
 from __future__ import annotations
 
