@@ -166,6 +166,7 @@ ONE: dict[str, Body] = {
     "layer_norm": lambda x: F.layer_norm(torch.eye(4), (4,), x[0], x[1]),
     "group_norm": lambda x: F.group_norm(torch.eye(4), 2, x[0], x[1]),
     "rms_norm": lambda x: F.rms_norm(torch.eye(4), (4,), x[0]),
+    "_weight_norm": lambda x: torch._weight_norm(torch.eye(4), x[0, :, None]),
     "batch_norm": lambda x: F.batch_norm(torch.eye(4), None, None, x[0], x[1], training=True),
 }
 TWO: dict[str, Body] = {
