@@ -74,6 +74,7 @@ CODES: dict[str, str] = {
     "MUF109": "the initialisation cannot be recorded",
     "MUF110": "no probe size along the way from base to target",
     "MUF111": "types that stay as they were recorded",
+    "MUF112": "an autograd function that becomes its forward",
     # 2xx labels
     "MUF201": "an operation without a rule",
     "MUF202": "a parameter used in a way that has no rule",

@@ -142,7 +142,7 @@ class _Forward(Recorder):
             stack.enter_context(self._module_calls())
             if self.precision is Precision.AUTOCAST:
                 stack.enter_context(torch.autocast("cpu", torch.bfloat16, cache_enabled=False))
-            stack.enter_context(refusing_flattened_regions(self.origin))
+            stack.enter_context(refusing_flattened_regions(self.origin, self.diagnostics.append))
             stack.enter_context(torch.enable_grad())
             stack.enter_context(torch.compiler.set_stance("force_eager"))
             stack.enter_context(_quiet())

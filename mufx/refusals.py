@@ -12,27 +12,38 @@ from torch import Tensor
 from torch.amp.autocast_mode import autocast
 from torch.autograd.function import Function
 
-from mufx.diagnostics import MufxError, Place, error
+from mufx.derivatives import flattened, restates_derivative
+from mufx.diagnostics import Diagnostic, MufxError, Place, error, note
 from mufx.recording import Origin
 
 
 @contextmanager
-def refusing_flattened_regions(origin: Callable[[], Origin]) -> Generator[None]:
+def refusing_flattened_regions(
+    origin: Callable[[], Origin], report: Callable[[Diagnostic], None]
+) -> Generator[None]:
     """Raises `MUF102`, with its place, where the model enters a region that has no node.
 
     Custom autograd functions and checkpoint regions would be recorded as the operations inside
-    them, without their backward or their recomputation; an autocast region would be lost.
+    them, without their backward or their recomputation; an autocast region would be lost. A
+    function whose backward is the derivative of its forward loses nothing: it is flattened, and
+    `report` is told once (`MUF112`).
     """
+    told: set[type[Any]] = set()
 
     def refuse(what: str, hint: str) -> MufxError:
         return MufxError(error("MUF102", f"{what} would be lost", hint=hint, place=origin().place))
 
     def apply(cls: type[Any], /, *args: object, **kwargs: object) -> Any:
-        raise refuse(
-            f"the backward of the autograd function {cls.__name__}",
-            "give the model a plain forward for the conversion; the function can replace it in "
-            "the emitted file",
-        )
+        if kwargs or not restates_derivative(cls, args):
+            raise refuse(
+                f"the backward of the autograd function {cls.__name__}",
+                "give the model a plain forward for the conversion; the function can replace it "
+                "in the emitted file",
+            )
+        if cls not in told:
+            told.add(cls)
+            report(_flattened(cls, origin().place))
+        return flattened(cls, args)
 
     def checkpoint(*args: object, **kwargs: object) -> None:
         raise refuse(
@@ -58,6 +69,16 @@ def refusing_flattened_regions(origin: Callable[[], Origin]) -> Generator[None]:
     ]
     with replaced(regions):
         yield
+
+
+def _flattened(function: type[Any], place: Place) -> Diagnostic:
+    return note(
+        "MUF112",
+        f"the autograd function {function.__name__} becomes the operations of its forward; its "
+        "backward was compared with their derivative and is the same",
+        hint="put the function back into the emitted file where its memory or speed matters",
+        place=place,
+    )
 
 
 def refuse_lost_gradient(inputs: Iterable[Tensor], results: Iterable[Tensor], place: Place) -> None:

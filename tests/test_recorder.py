@@ -225,6 +225,98 @@ def test_autograd_functions_are_refused() -> None:
     assert (code, "Doubled" in message) == ("MUF102", True)
 
 
+class Squashed(torch.autograd.Function):
+    """tanh, with a backward that saves its result."""
+
+    @staticmethod
+    def forward(ctx: Any, t: Tensor, factor: float) -> Tensor:
+        result = torch.tanh(t * factor)
+        ctx.save_for_backward(result)
+        ctx.factor = factor
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (result,) = ctx.saved_tensors
+        return grads[0] * (1 - result**2) * ctx.factor, None
+
+
+class SetUp(torch.autograd.Function):
+    """The same in the newer style."""
+
+    @staticmethod
+    def forward(t: Tensor) -> Tensor:
+        return t.sin()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return grads[0] * ctx.saved_tensors[0].cos()
+
+
+def test_autograd_functions_that_restate_the_derivative_become_their_forward() -> None:
+    def body(m: Any, t: Tensor) -> Any:
+        h = Squashed.apply(m.lin(t), 0.5)  # type: ignore[no-untyped-call]
+        return SetUp.apply(Squashed.apply(h, 2.0))  # type: ignore[no-untyped-call]
+
+    recording = recorded(body)
+
+    assert names(recording) == ["linear", "mul", "tanh", "mul", "tanh", "sin"]
+    told = [(d.code, d.severity.value, d.message.split()[3]) for d in recording.diagnostics]
+    assert told == [("MUF112", "note", "Squashed"), ("MUF112", "note", "SetUp")]
+    place = recording.diagnostics[0].place
+    assert place is not None
+    assert (place.file, place.line) == (HERE, line_of(body, "0.5"))
+
+
+class Through(torch.autograd.Function):
+    """A straight-through estimator: the gradient of a rounding is that of its operand."""
+
+    @staticmethod
+    def forward(ctx: Any, t: Tensor) -> Tensor:
+        return t.round()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return grads[0]
+
+
+class Half(torch.autograd.Function):
+    """Right for small values only."""
+
+    @staticmethod
+    def forward(ctx: Any, t: Tensor) -> Tensor:
+        return t.clamp(-1, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return grads[0]
+
+
+class Written(torch.autograd.Function):
+    """Writes into its operand."""
+
+    @staticmethod
+    def forward(ctx: Any, t: Tensor) -> Tensor:
+        ctx.mark_dirty(t)
+        return t.mul_(2)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return grads[0] * 2
+
+
+@pytest.mark.parametrize("function", [Through, Half, Written])
+def test_other_autograd_functions_are_refused(function: Any) -> None:
+    def body(m: Any, t: Tensor) -> Any:
+        return function.apply(m.lin(t))
+
+    assert refused(body, "function.apply")[0] == "MUF102"
+
+
 def test_torchscript_is_refused() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -166,7 +166,6 @@ DECODERS = (
         {"hidden_size": 64, "n_head": 4},
         {"hidden_size": 256, "n_head": 8},
         {"vocab_size": 100, "n_layer": 2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
-        refused="MUF102",  # its gelu is an autograd function of its own
     ),
     Spec(
         "gptj",
