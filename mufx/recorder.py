@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from mufx.diagnostics import Place
 from mufx.recording import DEVICE, Call, Origin, Size, Statement, TensorValue
+from mufx.signatures import in_position
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _MUFX = os.path.dirname(__file__) + os.sep
@@ -78,7 +79,7 @@ class Recorder(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> object:
         """Performs the call, and adds a node if tensors came out of it or were changed by it."""
-        kwargs = kwargs or {}
+        args, kwargs = in_position(func, args, kwargs or {})
         before = self.arguments((args, kwargs)) if is_recordable(func) else None
         result = self.perform(func, args, kwargs)
         if before is None or not (tensors(result) or mutates(func, result)):
