@@ -7,6 +7,7 @@ Diagnostics are values. They are collected while a step runs and raised once, to
 from __future__ import annotations
 
 import sys
+import sysconfig
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -35,9 +36,13 @@ class Place:
         return f"{self.file}:{self.line}"
 
     def portable(self) -> Place:
-        """The same place on any machine: relative to the working folder, or to a package's."""
+        """The same place on any machine: relative to a package's folder, or to the working one.
+
+        Installed packages come first: a virtual environment often lies in the working folder.
+        """
         path = Path(self.file)
-        for folder in (Path.cwd(), *map(Path, sys.path)):
+        installed = (sysconfig.get_path(name) for name in ("purelib", "platlib"))
+        for folder in (*map(Path, installed), Path.cwd(), *map(Path, sys.path)):
             if folder.is_absolute() and folder.name and path.is_relative_to(folder):
                 return replace(self, file=path.relative_to(folder).as_posix())
         return replace(self, file=path.name)

@@ -12,7 +12,7 @@ import logging
 import operator
 from collections.abc import Callable, Container, Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import sympy
@@ -20,7 +20,6 @@ import torch
 from torch import fx, nn
 from torch._dispatch.python import enable_python_dispatcher
 from torch._dynamo.source import ConstantSource
-from torch._guards import SLoc
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -35,6 +34,7 @@ from torch.fx.experimental.symbolic_shapes import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mufx.decisions import Decision, FreeSizes, remarks
 from mufx.diagnostics import Diagnostic, MufxError, Place, error, note
 from mufx.recall import Recall
 from mufx.recorder import Recorder, place_of, tensors
@@ -95,17 +95,6 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 _TYPES = {Precision.BFLOAT16: torch.bfloat16, Precision.FLOAT64: torch.float64}
 
 
-class _FreeSizes(ShapeEnv):
-    """Symbols for free sizes, without a note of the code that met each.
-
-    The diagnostics have their own places; torch imports its whole exporter to find one.
-    """
-
-    def _get_stack_summary(self, *args: object, **kwargs: object) -> tuple[SLoc, str]:
-        del args, kwargs
-        return SLoc(None, None), ""
-
-
 class _Forward(Recorder):
     """The recorder of a forward pass."""
 
@@ -122,7 +111,8 @@ class _Forward(Recorder):
         self.spelled = spelled
         self.watch = watch
         self.precision = precision
-        self.shape_env = _FreeSizes(duck_shape=False) if free_sizes else None
+        self.decisions: dict[tuple[object, str, int], Decision] = {}
+        self.shape_env = FreeSizes(self._decided) if free_sizes else None
         self.fake_mode = FakeTensorMode(shape_env=self.shape_env, allow_non_fake_inputs=True)
         self.recall = Recall(self.fake_mode)
         self.symbols: dict[str, tuple[str, int]] = {}
@@ -201,6 +191,7 @@ class _Forward(Recorder):
             self.lengths,
             names,
             tuple(self.diagnostics),
+            tuple(self.decisions.values()),
         )
 
     # -- Recorder ---------------------------------------------------------------------------
@@ -220,6 +211,7 @@ class _Forward(Recorder):
     def perform(
         self, func: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> object:
+        replaced = 0 if self.shape_env is None else len(self.shape_env.replacements)
         try:
             called = STAND_INS.get(func, func)
             if self.watch is None:
@@ -228,6 +220,9 @@ class _Forward(Recorder):
                 result = called(*args, **kwargs)
         except _DATA_DEPENDENT:
             raise MufxError(self._data_dependent(self.origin().place)) from None
+        if self.shape_env is not None and (isinstance(result, tuple | list) or not tensors(args)):
+            for condition in self.shape_env.fixed_since(replaced):
+                self._decided(Decision(condition, self.origin().place))
         if not torch.is_grad_enabled() and func is not torch.Tensor.detach:
             inputs = tensors((args, kwargs))
             refuse_lost_gradient(inputs, tensors(result), self.origin().place)
@@ -453,12 +448,19 @@ class _Forward(Recorder):
             self._note_fixed_sizes(env)
         return simplify
 
+    def _decided(self, decision: Decision) -> None:
+        """Keeps a decision once, where many blocks run the same line."""
+        call, place = self.calls[-1] if self.calls else None, decision.place
+        if call is not None:
+            place = replace(place, module=call.path, cls=call.cls.__name__)
+        key = decision.condition, place.file, place.line
+        self.decisions.setdefault(key, replace(decision, place=place))
+
     def _note_fixed_sizes(self, env: ShapeEnv) -> None:
-        for symbol, (name, dim) in list(self.symbols.items()):
+        told = {str(s) for d in self.decisions.values() for s in d.condition.free_symbols}
+        for symbol, (name, dim) in self.symbols.items():
             fixed = env.replace(sympy.Symbol(symbol, positive=True, integer=True))
-            if fixed.is_number:
-                del self.symbols[symbol]
-            if fixed.is_number and dim == 0:
+            if fixed.is_number and dim == 0 and symbol not in told:
                 self.diagnostics.append(
                     note(
                         "MUF108",
@@ -466,6 +468,8 @@ class _Forward(Recorder):
                         hint="other sizes will not fit the emitted model",
                     )
                 )
+        shown = {symbol: f"{name}.shape[{dim}]" for symbol, (name, dim) in self.symbols.items()}
+        self.diagnostics.extend(remarks(self.decisions.values(), shown))
 
     # -- diagnostics ------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import sympy
 import torch
 from torch import fx
 
+from mufx.decisions import Decision
 from mufx.diagnostics import Diagnostic, Place
 
 
@@ -128,12 +129,14 @@ class Recording:
     results: Mapping[tuple[str, int], object]
     """By `Call.key`: what the call returned, with nodes in the place of tensors."""
     symbols: Mapping[str, tuple[str, int]]
-    """The name of a symbol to (placeholder name, dimension)."""
+    """The name of a symbol to (placeholder name, dimension), of those as well that got fixed."""
     lengths: Mapping[str, int]
     """The number of results of nodes that yield several."""
     output_class: str | None
     """The class name of the output where it is a record with named fields, else `None`."""
     diagnostics: tuple[Diagnostic, ...] = ()
+    decisions: tuple[Decision, ...] = ()
+    """What the model decided from sizes that are free."""
 
 
 def moved(value: object, nodes: Mapping[str, fx.Node]) -> object:

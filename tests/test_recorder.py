@@ -103,13 +103,22 @@ def test_batch_and_length_stay_free_where_models_reshape() -> None:
     value = recording.values["matmul"]
     assert value is not None
     assert [isinstance(d, Size) for d in value.shape] == [True, False, True, False]
-    assert sorted(recording.symbols.values()) == [("x", 0), ("x", 1)]
+    assert sorted(recording.symbols.values()) == [("x", 0), ("x", 1), ("x", 2)]
     assert recording.diagnostics == ()
 
 
 def test_a_batch_that_the_model_fixes_is_said() -> None:
     def body(m: Any, t: Tensor) -> Any:
         return m.lin(t) if t.shape[0] == 2 else t
+
+    (found,) = recorded(body).diagnostics
+    assert found.code == "MUF108"
+    assert "x.shape[0] == 2" in found.message
+
+
+def test_a_batch_that_an_operation_fixes_is_said() -> None:
+    def body(m: Any, t: Tensor) -> Any:
+        return m.lin(t) + torch.ones(2, 1, 1)
 
     (found,) = recorded(body).diagnostics
     assert found.code == "MUF108"
@@ -433,7 +442,8 @@ def test_loops_over_the_sequence_unroll_and_fix_its_length() -> None:
 
     recording = recorded(body)
     assert names(recording).count("tanh") == 3
-    assert list(recording.symbols.values()) == [("x", 0)]
+    (told,) = recording.diagnostics
+    assert (told.code, "x.shape[1] == 3" in told.message) == ("MUF108", True)
 
 
 # -- 9: unused and tied parameters --------------------------------------------------------------

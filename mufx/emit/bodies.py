@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import keyword
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from torch import fx
 
 from mufx.construction import is_random
+from mufx.decisions import condition_text
 from mufx.diagnostics import MufxError, Place, error
 from mufx.emit.calls import CallTree, Item, nodes_in
 from mufx.emit.expressions import ATOM, INPLACE, expression
@@ -98,7 +99,9 @@ class _Writer:
         for position, step in enumerate(steps):
             self._write_step(step, position, last_use, lines)
         lines.append(f"return {self._result()}")
-        return Body(tuple(arguments), (*self._size_lines(arguments), *_without_echo(lines)))
+        checks = self._checks() if self.tree.path == "" else ()
+        sizes = self._size_lines(arguments)
+        return Body(tuple(arguments), (*checks, *sizes, *_without_echo(lines)))
 
     # -- arguments --------------------------------------------------------------------------
 
@@ -437,6 +440,20 @@ class _Writer:
             chosen = _unused(next(letters), [*arguments, *self.size_names.values()])
             self.size_names[expr] = chosen
             self.size_sources[chosen] = (name, dim)
+
+    def _checks(self) -> Iterator[str]:
+        """What the recording holds for, of the sizes of the inputs; 1 is told in a diagnostic."""
+        inputs = {node.name: name for node, name in self.names.items() if node.op == "placeholder"}
+        shown = {
+            symbol: f"{inputs[name]}.shape[{dim}]"
+            for symbol, (name, dim) in self.recording.symbols.items()
+            if name in inputs
+        }
+        for decision in self.recording.decisions:
+            if not decision.at_one and {str(s) for s in decision.condition.free_symbols} <= {
+                *shown
+            }:
+                yield f"assert {condition_text(decision.condition, shown)}"
 
     def _size_lines(self, arguments: list[str]) -> list[str]:
         used = set(self.sizes_used)

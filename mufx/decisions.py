@@ -1,0 +1,190 @@
+"""What a model decides from sizes that should stay free.
+
+    if x.shape[1] > 8: ...      for t in range(x.shape[1]): ...      math.sqrt(x.shape[1])
+
+A recording holds one outcome. Questions that torch asks while it works are not decisions: for
+other sizes it asks them again.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import sympy
+import torch
+from torch._guards import SLoc
+from torch.fx.experimental.sym_node import SymNode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.utils._sympy.printers import PythonPrinter
+
+from mufx.diagnostics import Diagnostic, Place, note, warning
+
+_TORCH = os.path.dirname(torch.__file__) + os.sep
+_MUFX = os.path.dirname(__file__) + os.sep
+_MACHINERY = tuple(
+    _TORCH + name.replace("/", os.sep)
+    for name in ("__init__.py", "fx/experimental/", "utils/_sympy/", "_tensor.py")
+)
+"""What stands between a symbolic number and the code that asks for its value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A condition on free sizes that holds for the recorded ones.
+
+    Attributes:
+        condition: What has to hold of the sizes, by their symbols.
+        place: Where the model decides.
+        raises: Whether the model has an error of its own where it does not hold.
+        at_one: Whether only a size of 1 goes the other way; free sizes are at least 2.
+    """
+
+    condition: Any
+    place: Place
+    raises: bool = False
+    at_one: bool = False
+
+
+class FreeSizes(ShapeEnv):
+    """Symbols for free sizes; `decided` is told what the model's own code decides from them.
+
+    Where torch would note the code that met each, nothing is noted: the diagnostics have their own
+    places, and torch imports its whole exporter to find one.
+    """
+
+    def __init__(self, decided: Callable[[Decision], None]) -> None:
+        """No symbols yet."""
+        super().__init__(duck_shape=False)
+        self.decided = decided
+
+    def _get_stack_summary(self, *args: object, **kwargs: object) -> tuple[SLoc, str]:
+        del args, kwargs
+        return SLoc(None, None), ""
+
+    def evaluate_sym_node(
+        self, sym_node: SymNode, size_oblivious: bool = False, fallback_value: bool | None = None
+    ) -> sympy.Basic:
+        """The value of a symbolic number, which somebody asks for."""
+        asked, guards = sym_node.expr, len(self.guards)
+        result = super().evaluate_sym_node(sym_node, size_oblivious, fallback_value)
+        if asked.free_symbols:
+            is_bool = sym_node.pytype is bool
+            frame = _asking(sys._getframe(1), is_bool)
+            if frame is not None and is_bool:
+                condition = asked if result else sympy.Not(asked)
+                self._decide(condition, frame, at_one=len(self.guards) == guards)
+            elif frame is not None:
+                self._decide(sympy.Eq(asked, result), frame, at_one=False)
+        return result
+
+    def fixed_since(self, known: int) -> list[Any]:
+        """Conditions on the symbols that got a value since `known` were replaced by something."""
+        new = list(self.replacements.items())[known:]
+        return [sympy.Eq(symbol, value) for symbol, value in new if value.is_number]
+
+    def _decide(self, condition: Any, frame: FrameType, *, at_one: bool) -> None:
+        if at_one and all(_holds(condition, one) for one in condition.free_symbols):
+            return
+        code = frame.f_code
+        place = Place(code.co_filename, frame.f_lineno)
+        raises = _guards_an_error(code.co_filename, frame.f_lineno)
+        self.decided(Decision(condition, place, raises, at_one))
+
+
+def _asking(frame: FrameType | None, is_bool: bool) -> FrameType | None:
+    """The frame of the model's code that asks; `None` if torch asks for reasons of its own.
+
+    A number that a recorded function takes as a plain one (`torch.linspace(0, 1, n)`, `len(x)`) is
+    asked for by that function, between a line of the model and torch's own code in C.
+    """
+    passed = _MACHINERY if is_bool else (*_MACHINERY, _MUFX)
+    while frame is not None and frame.f_code.co_filename.startswith(passed):
+        frame = frame.f_back
+    if frame is None or frame.f_code.co_filename.startswith((_TORCH, _MUFX)):
+        return None
+    return frame
+
+
+def _holds(condition: Any, symbol: Any) -> bool:
+    return bool(condition.subs(symbol, 1) == sympy.true)
+
+
+def _guards_an_error(file: str, line: int) -> bool:
+    """Whether the statement is an assertion, or an `if` that raises."""
+    return any(first <= line <= last for first, last in _checks(file))
+
+
+@lru_cache(maxsize=64)
+def _checks(file: str) -> tuple[tuple[int, int], ...]:
+    try:
+        tree = ast.parse(Path(file).read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError):
+        return ()
+    found = [n for n in ast.walk(tree) if isinstance(n, ast.Assert | ast.If)]
+    tests = [n.test for n in found if isinstance(n, ast.Assert) or _raises(n.body)]
+    return tuple((t.lineno, t.end_lineno or t.lineno) for t in tests)
+
+
+def _raises(body: list[ast.stmt]) -> bool:
+    return isinstance(body[-1], ast.Raise)
+
+
+# -- what is said of them -----------------------------------------------------------------------
+
+
+def condition_text(condition: Any, names: Mapping[str, str]) -> str:
+    """A condition as Python, `names` for its symbols."""
+    named = condition.xreplace(
+        {s: sympy.Symbol(names[str(s)]) for s in condition.free_symbols if str(s) in names}
+    )
+    return str(_Plain().doprint(named))
+
+
+class _Plain(PythonPrinter):
+    """Python without an import."""
+
+    def _print_ToFloat(self, expr: sympy.Expr) -> str:  # noqa: N802
+        return str(self.doprint(expr.args[0]))
+
+    def _print_TruncToInt(self, expr: sympy.Expr) -> str:  # noqa: N802
+        return f"int({self.doprint(expr.args[0])})"
+
+    def _print_Float(self, expr: sympy.Float) -> str:  # noqa: N802
+        return repr(float(expr))
+
+
+def remarks(decisions: Iterable[Decision], names: Mapping[str, str]) -> list[Diagnostic]:
+    """What a user should know: where other sizes would have gone another way."""
+    told = [d for d in decisions if not d.raises]
+    ones = [d for d in told if d.at_one]
+    found = [_decided(d, condition_text(d.condition, names)) for d in told if not d.at_one]
+    return [*found, _at_one(ones)] if ones else found
+
+
+def _decided(decision: Decision, condition: str) -> Diagnostic:
+    return warning(
+        "MUF108",
+        f"the model decides by a size, and the recording holds for {condition}",
+        hint="the emitted model refuses other sizes; give example inputs of the size that you "
+        "train with, or compute with the size instead of its value",
+        place=decision.place,
+    )
+
+
+def _at_one(decisions: list[Decision]) -> Diagnostic:
+    first, *others = (decision.place for decision in decisions)
+    also = "".join(f", and at {place.portable()}" for place in others)
+    return note(
+        "MUF108",
+        f"the model asks here whether a size is 1{also}; the recording is of larger ones",
+        hint="with a size of 1 the emitted model does what it does for larger ones",
+        place=first,
+    )
