@@ -42,8 +42,6 @@ class Trace:
     base_nodes: Mapping[str, fx.Node] = field(repr=False, default_factory=dict)
     taken_types: Mapping[tuple[str, Slot], TakenType] = field(default_factory=dict)
     """The arguments that follow the type of a tensor, where the model runs in several."""
-    rescaled: frozenset[tuple[str, str]] = frozenset()
-    """Parameters and the nodes that read out with them, where a norm takes the size back."""
 
     @property
     def graph(self) -> fx.Graph:

@@ -52,18 +52,16 @@ class Use:
     """Where `kept` stand in the argument."""
     normed: bool = False
     """Only the direction of the parameter is used: its size makes no difference."""
-    rescaled: bool = False
-    """A norm takes the size of the result back: that of the parameter makes no difference."""
 
     @property
     def terms(self) -> float:
         """The size of the sum over products with entries of size 1, drawn at random.
 
-        A readout counts as if they were correlated, which they become (Tensor Programs V, J.1.4);
-        where a norm follows, the sum has to be as large as what is learned from the beginning.
+        A readout counts as if they were correlated, which they become (Tensor Programs V, J.1.4),
+        also where a norm follows that takes its size back: what its input learns would outgrow
+        what it learns itself.
         """
-        drawn = self.contracts and (self.keeps or self.rescaled)
-        return math.sqrt(self.m_in) if drawn else self.m_in
+        return math.sqrt(self.m_in) if self.contracts and self.keeps else self.m_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,7 +370,6 @@ class Walk:
             slot,
             kept_at,
             normed,
-            (name, self.node.name) in self.trace.rescaled,
         )
         self.uses[use.node, use.parameter] = use
         return use

@@ -46,7 +46,7 @@ def scales(label: Label, form: Form, optimizer: Optimizer) -> Scales:
 
 def theta(label: Label, form: Form) -> float:
     """The multiplier that a form gives a weight; none where its size makes no difference."""
-    if label.anchor is not None and (label.anchor.normed or label.anchor.rescaled):
+    if label.anchor is not None and label.anchor.normed:
         return 1.0
     if form is Form.TABLE8 and label.role is Role.OUTPUT:
         return 1 / label.m_in

@@ -75,5 +75,5 @@ def _scaling(program: Program, name: str) -> Scaling:
 def _may_start_small(program: Program, name: str) -> bool:
     """A readout in any use, or uses that exclude each other: the init is the smallest of theirs."""
     uses, anchor = program.uses.get(name, ()), program.labels[name].anchor
-    reads_out = any(use.contracts and not (use.keeps or use.rescaled) for use in uses)
+    reads_out = any(use.contracts and not use.keeps for use in uses)
     return reads_out or (anchor is not None and bool(excluded_by(anchor, uses)))

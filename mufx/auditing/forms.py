@@ -197,10 +197,10 @@ class Fit(Correct):
         """What init and learning rate make of the result."""
         if x_slot is not None:
             self._accept(uses, x, x_slot)
-        if any(use.normed or use.rescaled for use in uses):  # no multiplier: its size is lost
+        if any(use.normed for use in uses):  # no multiplier: its size is lost
             self._settle(weight, slot)
         made = x.ratio * weight.ratio
-        self.theta.update({use.parameter: 1.0 for use in uses if use.normed or use.rescaled})
+        self.theta.update({use.parameter: 1.0 for use in uses if use.normed})
         for use in uses:
             self._settle_free(use, made)
             made /= self.theta[use.parameter] * self.multipliers.get((use.node, use.parameter), 1.0)
