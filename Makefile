@@ -31,8 +31,8 @@ demo: $(VENV)/installed
 	$(BIN)/python examples/train.py out/gpt --minutes 1
 
 lint: $(VENV)/developed
-	$(BIN)/ruff format --check mufx passes tests examples docs
-	$(BIN)/ruff check mufx passes tests examples docs
+	$(BIN)/ruff format --check mufx passes tests examples docs benchmarks
+	$(BIN)/ruff check mufx passes tests examples docs benchmarks
 
 types: $(VENV)/developed
 	$(BIN)/mypy

@@ -192,7 +192,7 @@ PRODUCTS = (
         {**HIDDEN, "b": ("input", 1, E)},
     ),
     experts(F.grouped_mm, "grouped_mm"),
-    experts(torch._grouped_mm, "_grouped_mm"),
+    experts(torch._VF._grouped_mm, "_grouped_mm"),
     Case(
         "bilinear with one input that is fixed",
         weight(w=lambda d, e, f: (e, d, 3), b=lambda d, e, f: (e,)),
