@@ -31,8 +31,8 @@ demo: $(VENV)/installed
 	$(BIN)/python examples/train.py out/gpt --minutes 1
 
 lint: $(VENV)/developed
-	$(BIN)/ruff format --check mufx passes tests examples docs
-	$(BIN)/ruff check mufx passes tests examples docs
+	$(BIN)/ruff format --check mufx passes tests examples docs benchmarks
+	$(BIN)/ruff check mufx passes tests examples docs benchmarks
 
 types: $(VENV)/developed
 	$(BIN)/mypy
@@ -41,11 +41,14 @@ types: $(VENV)/developed
 # Two test processes with many threads each would wait for each other.
 test zoo bench: export OMP_NUM_THREADS ?= 1
 
-# The tests of report.html look at it in Debian's Chromium.
+# The tests of report.html look at it in Chromium, which Debian has as a package of that name.
 browser:
 	@command -v chromium >/dev/null || { \
 	root=$$(test "$$(id -u)" = 0 || echo sudo); \
-	$$root apt-get update -qq && $$root apt-get install -qq --no-install-recommends chromium; }
+	command -v apt-get >/dev/null && $$root apt-get update -qq \
+	&& $$root apt-get install -qq --no-install-recommends chromium; } || { \
+	echo "the tests of report.html need Chromium: install it, so that the command chromium is found" >&2; \
+	exit 1; }
 
 test: lint types browser
 	$(BIN)/python -m pytest -n 2 -q -m "not zoo"

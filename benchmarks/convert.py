@@ -131,24 +131,28 @@ def measure_here(name: str) -> None:
     print(json.dumps({"seconds": seconds, "megabytes": peak}))
 
 
-def measure(name: str, repetitions: int = 1) -> Measured:
-    """The fastest of some runs, each in a fresh process, and the largest peak of them.
+def measure(*names: str) -> dict[str, Measured]:
+    """The fastest of some runs of each, in fresh processes, and the largest peak of them.
 
-    The fastest, because whatever else the machine does can only add to it.
+    The fastest, because whatever else the machine does can only add to it; in turns, so that what
+    it does for a while meets all of them.
     """
-    runs: list[Measured] = []
-    for _ in range(repetitions):
-        command = [sys.executable, __file__, "--only", name]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        runs.append(Measured(**json.loads(done.stdout.splitlines()[-1])))
-    return Measured(min(r.seconds for r in runs), max(r.megabytes for r in runs))
+    runs: dict[str, list[Measured]] = {name: [] for name in names}
+    for _ in range(REPETITIONS):
+        for name in names:
+            command = [sys.executable, __file__, "--only", name]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            runs[name].append(Measured(**json.loads(done.stdout.splitlines()[-1])))
+    return {
+        name: Measured(min(r.seconds for r in found), max(r.megabytes for r in found))
+        for name, found in runs.items()
+    }
 
 
 def bounds() -> list[Bound]:
-    large = measure("llama-80")
-    exported = measure("export")
-    small = measure("llama-8", REPETITIONS)
-    middle = measure("gpt-24", REPETITIONS)
+    found = measure("llama-80", "export", "llama-8", "gpt-24")
+    large, exported, small, middle = found.values()
+    print(f"the fastest of {REPETITIONS} runs, in turns:")
     print(f"conversion of the 80 layers {large.seconds:.1f} s, torch.export of them")
     print(f"{exported.seconds:.1f} s with {exported.megabytes:.0f} MB; 8 layers")
     print(f"{small.seconds:.2f} s with {small.megabytes:.0f} MB\n")

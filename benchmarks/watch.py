@@ -7,7 +7,7 @@ that forward pass, attention logits included, and of its change since the first 
 `mufx check` itself records twice in a run, before the first step and after the last.
 
 The two take turns, as in step.py. The bound holds at the example's target width: the exit status is
-1 if a median ratio there is above it by more than the noise. At base width a step takes a few
+1 if the confidence interval of a ratio there lies above it. At base width a step takes a few
 milliseconds, of which Python needs as many to follow its hundred calls; that is printed beside it.
 """
 
@@ -17,7 +17,7 @@ import sys
 from dataclasses import dataclass
 
 import torch
-from step import BATCH, CONFIGS, Step, example, ratios
+from step import BATCH, CONFIGS, HEADER, ROUNDS, Ratio, example, ratio, turns
 from torch import Tensor, nn
 
 from mufx.check.training import size
@@ -64,11 +64,9 @@ def training(knobs: dict[str, int], tokens: int) -> Training:
     return Training(model, (text[:, :-1].contiguous(), text[:, 1:].contiguous()))
 
 
-def compare(knobs: dict[str, int], tokens: int) -> tuple[float, float, float]:
-    reference: Step = training(knobs, tokens).step
-    again, _ = ratios(training(knobs, tokens).step, reference)
-    median, seconds = ratios(training(knobs, tokens).recorded, reference)
-    return median, abs(again - 1), 1000 * seconds
+def compare(knobs: dict[str, int], tokens: int) -> Ratio:
+    pairs = [(training(knobs, tokens), training(knobs, tokens)) for _ in range(ROUNDS)]
+    return ratio([turn for one, other in pairs for turn in turns(one.recorded, other.step)])
 
 
 def _verdict(base: bool, ok: bool) -> str:
@@ -77,16 +75,15 @@ def _verdict(base: bool, ok: bool) -> str:
 
 def main() -> int:
     print(f"a training step of the GPT with recording beside a plain one, at most {BOUND}x\n")
-    print(f"{'width':>6} {'tokens':>10} {'ms a step':>10} {'median':>8} {'noise':>7}")
+    print(f"{'width':>6} {'tokens':>10} {HEADER}")
     held = True
     module = example("gpt")
     for knobs in (module.base, module.target):
         for tokens in TOKENS:
-            median, noise, milliseconds = compare(knobs, tokens)
-            ok = knobs is module.base or median <= BOUND + noise
+            found = compare(knobs, tokens)
+            ok = knobs is module.base or found.holds(BOUND)
             size = f"{knobs['n_embd']:6} {BATCH:4} x {tokens:3}"
-            numbers = f"{milliseconds:10.2f} {median:7.3f}x {noise:7.3f}"
-            print(f"{size} {numbers} {_verdict(knobs is module.base, ok)}", flush=True)
+            print(f"{size} {found} {_verdict(knobs is module.base, ok)}", flush=True)
             held = held and ok
     return 0 if held else 1
 

@@ -166,7 +166,7 @@ ONE: dict[str, Body] = {
     "layer_norm": lambda x: F.layer_norm(torch.eye(4), (4,), x[0], x[1]),
     "group_norm": lambda x: F.group_norm(torch.eye(4), 2, x[0], x[1]),
     "rms_norm": lambda x: F.rms_norm(torch.eye(4), (4,), x[0]),
-    "_weight_norm": lambda x: torch._weight_norm(torch.eye(4), x[0, :, None]),
+    "_weight_norm": lambda x: torch._VF._weight_norm(torch.eye(4), x[0, :, None]),
     "batch_norm": lambda x: F.batch_norm(torch.eye(4), None, None, x[0], x[1], training=True),
 }
 TWO: dict[str, Body] = {
@@ -181,7 +181,7 @@ TWO: dict[str, Body] = {
     "bmm": lambda x, y: x[None].bmm(y[None]),
     "tensordot": lambda x, y: torch.tensordot(x, y, dims=1),
     "einsum": lambda x, y: torch.einsum("ij,kj->ik", x, y),
-    "_grouped_mm": lambda x, y: torch._grouped_mm(x[None], y[None]),
+    "_grouped_mm": lambda x, y: torch._VF._grouped_mm(x[None], y[None]),
     "grouped_mm": lambda x, y: F.grouped_mm(x[None], y[None]),
     "add": lambda x, y: x + y,
     "sub": lambda x, y: x - y,

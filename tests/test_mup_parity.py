@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import mup
+import mup.init
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 import mufx
 from mufx.api import Conversion
@@ -100,6 +104,60 @@ class Wide(nn.Module):
         return out
 
 
+class Block(nn.Module):
+    """Two heads whose size grows, and a feed-forward layer."""
+
+    def __init__(self, width: int, scale: float | None) -> None:
+        super().__init__()
+        self.scale = scale
+        self.norm1 = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = self.qkv(self.norm1(x)).chunk(3, -1)
+        q, k, v = (p.unflatten(-1, (2, -1)).transpose(1, 2) for p in parts)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale)
+        x = x + self.out(y.transpose(1, 2).flatten(2))
+        out: Tensor = x + self.down(F.gelu(self.up(self.norm2(x))))
+        return out
+
+
+class GPT(nn.Module):
+    """Three blocks, positions and an untied readout, drawn with one std as in GPT-2."""
+
+    def __init__(
+        self,
+        width: int,
+        readout: Callable[[int, int], nn.Module] = nn.Linear,
+        scale: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(11, width)
+        self.positions = nn.Embedding(9, width)
+        self.blocks = nn.ModuleList(Block(width, scale) for _ in range(3))
+        self.norm = nn.LayerNorm(width)
+        self.last = readout(width, 11)
+        self.draw(nn.init.normal_)
+
+    def draw(self, normal_: Callable[..., object]) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                normal_(module.weight, std=0.02)
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.embedding(tokens) + self.positions(torch.arange(tokens.shape[1]))
+        for block in self.blocks:
+            x = block(x)
+        out: Tensor = self.last(self.norm(x))
+        return out
+
+
 def rows(batch: int) -> Tensor:
     return torch.randn(batch, 5, 6)
 
@@ -116,7 +174,9 @@ CASES: dict[str, tuple[Make, Callable[[int], Tensor], dict[str, Any]]] = {
     "mlp": (MLP, rows, {}),
     "cnn": (CNN, images, {}),
     "transformer": (Transformer, tokens, {}),
-    "wide": (Wide, rows, {"scale": 8**0.5 / 32}),  # 1/d with the base constant, by hand
+    # 1/d with the base constant, by hand
+    "wide": (Wide, rows, {"scale": 8**0.5 / 32}),
+    "gpt": (GPT, tokens, {"scale": 8**0.5 / 32}),
 }
 MU: dict[str, Any] = {"adamw": mup.MuAdamW, "sgd": mup.MuSGD}
 PLAIN: dict[str, Any] = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
@@ -132,6 +192,8 @@ def by_hand(case: str) -> tuple[nn.Module, nn.Module]:
         base = make(**WIDTHS[0], readout=mup.MuReadout)
         delta = make(width=24 if case != "transformer" else 32, readout=mup.MuReadout)
         mup.set_base_shapes(model, base, delta=delta, rescale_params=rescale)
+        if isinstance(model, GPT):  # who draws with a std of his own takes mup's drop-in
+            model.draw(mup.init.normal_ if rescale else nn.init.normal_)
         models.append(model)
     return models[0], models[1]
 
@@ -150,7 +212,7 @@ def test_init_factors(case: str) -> None:
     manifest = converted(case, "adamw").manifest
     for name, parameter in rescaled.named_parameters():
         factor = manifest.parameters[name].init_correction
-        torch.testing.assert_close(before[name] * factor, parameter, rtol=1e-6, atol=0)
+        assert torch.equal(before[name] * factor, parameter), name
 
 
 @pytest.mark.parametrize("optimizer", MU)
@@ -170,9 +232,7 @@ def test_learning_rates_and_weight_decays(case: str, optimizer: str) -> None:
         for name, entry in conversion.manifest.parameters.items()
         if entry.group == group["name"]
     }
-    assert found.keys() == expected.keys()
-    for name, pair in expected.items():
-        assert found[name] == pytest.approx(pair, rel=1e-12), name
+    assert found == expected
 
 
 @pytest.mark.parametrize("optimizer", MU)
@@ -256,56 +316,127 @@ class Transposed(nn.Module):
 class Experts(nn.Module):
     """Stacked experts in one tensor of three axes."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(
+        self,
+        width: int,
+        inner: int,
+        experts: int = 4,
+        readout: Callable[[int, int], nn.Module] = nn.Linear,
+    ) -> None:
         super().__init__()
         self.first = nn.Linear(6, width)
-        self.up = nn.Parameter(torch.randn(4, width, width) * width**-0.5)
-        self.last = nn.Linear(width, 3)
+        self.up = nn.Parameter(torch.randn(experts, width, inner) * width**-0.5)
+        self.last = readout(inner, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = torch.bmm(self.first(x).expand(4, -1, -1), self.up)
+        h = torch.bmm(self.first(x).expand(len(self.up), -1, -1), self.up)
         out: Tensor = self.last(h.relu().mean(0))
         return out
 
 
-def label(make: Make, x: Tensor, name: str, **knobs: tuple[int, int]) -> tuple[str, float, float]:
-    base, target = ({k: v[i] for k, v in knobs.items()} for i in (0, 1))
+class Feed(nn.Module):
+    """The Conv1D of transformers: its fan-in is dim 0."""
+
+    def __init__(
+        self, width: int, inner: int, readout: Callable[[int, int], nn.Module] = nn.Linear
+    ) -> None:
+        super().__init__()
+        self.first = nn.Linear(6, width)
+        self.up = Conv1D(inner, width)
+        self.last = readout(inner, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(F.relu(self.up(self.first(x))))
+        return out
+
+
+@dataclass(frozen=True)
+class Scales:
+    """What a weight gets: the factor on its constructor's draw, on its rate, on its product."""
+
+    init: float
+    lr: float
+    multiplier: float = 1.0
+
+
+def sizes(knobs: dict[str, tuple[int, int]]) -> list[dict[str, int]]:
+    return [{k: v[i] for k, v in knobs.items()} for i in (0, 1)]
+
+
+def ours(make: Make, x: Tensor, name: str, **knobs: tuple[int, int]) -> tuple[str, Scales]:
+    """Role and scales, for AdamW in mup's form."""
+    base, target = sizes(knobs)
     entry = mufx.convert(make, (x,), base, target, form="table8").manifest.parameters[name]
-    return str(entry.role), entry.lr_scale, entry.init_correction
+    scales = Scales(entry.init_correction, entry.lr_scale, entry.multiplier)
+    return str(entry.role), scales
+
+
+def of_mup(make: Make, name: str, **knobs: tuple[int, int]) -> Scales:
+    """What mup does to the same parameter, by running it; it has multipliers in MuReadout only."""
+    base, target = sizes(knobs)
+    weights: list[Tensor] = []
+    rates: list[float] = []
+    for rescale in (True, False):
+        torch.manual_seed(1)
+        model = make(**target)
+        mup.set_base_shapes(model, make(**base), delta=make(**target), rescale_params=rescale)
+        weights.append(model.get_parameter(name).detach())
+        groups = mup.MuAdamW(model.parameters(), lr=1.0).param_groups
+        rates += [g["lr"] for g in groups for p in g["params"] if p is model.get_parameter(name)]
+    return Scales(float(weights[0].std() / weights[1].std()), rates[0])
 
 
 def test_a_tied_embedding_is_not_rescaled() -> None:
-    """mup's shared readout multiplies the embedding by sqrt(m) and changes the lookup with it."""
-    assert label(Tied, tokens(2), "embedding.weight", width=(16, 64)) == ("input", 1.0, 1.0)
+    """mup's shared readout multiplies the embedding by sqrt(m), and so what the lookup gives."""
+
+    def shared(width: int) -> nn.Module:
+        model = Tied(width)
+        model.head = mup.MuSharedReadout(model.embedding.weight, bias=False)
+        return model
+
+    assert of_mup(shared, "embedding.weight", width=(16, 64)) == Scales(init=2.0, lr=1.0)
+    found = ours(Tied, tokens(2), "embedding.weight", width=(16, 64))
+    assert found == ("input", Scales(init=1.0, lr=1.0))  # an input keeps its std at any width
 
 
 def test_a_convolution_can_be_a_readout() -> None:
-    role, lr, init = label(ConvReadout, images(2), "last.weight", width=(16, 64))
-    assert (role, lr, init) == ("output", 1.0, 2.0)
+    """mup has a readout for nn.Linear only, and takes the convolution for one that is right."""
+    assert of_mup(ConvReadout, "last.weight", width=(16, 64)) == Scales(init=1.0, lr=1.0)
+    found = ours(ConvReadout, images(2), "last.weight", width=(16, 64))
+    # A readout: 1/m as its multiplier, and what is drawn as large as at base width.
+    assert found == ("output", Scales(init=2.0, lr=1.0, multiplier=1 / 4))
 
 
 def test_a_transposed_convolution_contracts_dimension_0() -> None:
+    """mup takes the last axis that grows for the fan-in, as does torch when it draws."""
     knobs = {"width": (16, 64), "inner": (8, 16)}
-    assert label(Transposed, images(2), "up.weight", **knobs)[:2] == ("hidden", 0.25)
+    assert of_mup(Transposed, "up.weight", **knobs) == Scales(init=1.0, lr=1 / 2)
+    role, found = ours(Transposed, images(2), "up.weight", **knobs)
+    # 1/m_in on the rate. torch draws at 1/sqrt(2) of its base std, and m_in**-1/2 is 1/2.
+    assert (role, found.lr, found.multiplier) == ("hidden", 1 / 4, 1.0)
+    assert found.init == pytest.approx(2**-0.5, rel=1e-12)
 
 
 def test_stacked_experts_are_hidden_each() -> None:
-    assert label(Experts, torch.randn(2, 6), "up", width=(16, 64))[:2] == ("hidden", 0.25)
+    """mup takes the fan-out for the fan-in."""
+    knobs = {"width": (16, 64), "inner": (16, 32)}
+    with_readout = partial(Experts, readout=mup.MuReadout)
+    assert of_mup(with_readout, "up", **knobs) == Scales(init=1.0, lr=1 / 2)
+    assert ours(Experts, rows(2)[0], "up", **knobs) == ("hidden", Scales(init=1.0, lr=1 / 4))
+
+
+def test_more_experts_change_none() -> None:
+    """mup knows no weight with three axes that grow."""
+    knobs = {"width": (16, 64), "inner": (16, 32), "experts": (4, 8)}
+    with pytest.raises(NotImplementedError, match="more than 2 inf dimensions"):
+        of_mup(partial(Experts, readout=mup.MuReadout), "up", **knobs)
+    assert ours(Experts, rows(2)[0], "up", **knobs) == ("hidden", Scales(init=1.0, lr=1 / 4))
 
 
 def test_conv1d_of_transformers_has_its_fan_in_from_the_operation() -> None:
-    from transformers.pytorch_utils import Conv1D
-
-    class Feed(nn.Module):
-        def __init__(self, width: int, inner: int) -> None:
-            super().__init__()
-            self.first = nn.Linear(6, width)
-            self.up = Conv1D(inner, width)
-            self.last = nn.Linear(inner, 3)
-
-        def forward(self, x: Tensor) -> Tensor:
-            out: Tensor = self.last(F.relu(self.up(self.first(x))))
-            return out
-
+    """mup takes the fan-out for the fan-in."""
     knobs = {"width": (16, 64), "inner": (32, 256)}
-    assert label(Feed, rows(2), "up.weight", **knobs)[:2] == ("hidden", 0.25)
+    with_readout = partial(Feed, readout=mup.MuReadout)
+    assert of_mup(with_readout, "up.weight", **knobs) == Scales(init=1.0, lr=1 / 8)
+    # Conv1D draws with one std at any width, of which m_in**-1/2 is right.
+    assert ours(Feed, rows(2), "up.weight", **knobs) == ("hidden", Scales(init=1 / 2, lr=1 / 4))

@@ -49,7 +49,10 @@ def outputs(model: nn.Module, windows: Tensor) -> dict[str, Tensor]:
     seen: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[..., None]:
-        return lambda module, args, output: seen.update({name: output})
+        def hook(module: nn.Module, args: object, output: Tensor) -> None:
+            seen[name] = output
+
+        return hook
 
     handles = [model.get_submodule(n).register_forward_hook(keep(n)) for n in LAYERS]
     with torch.no_grad():

@@ -23,6 +23,10 @@ Progress = Callable[[Variant, int, int, Run], None]
 Trained = Mapping[Variant, Mapping[int, tuple[Run, ...]]]
 
 
+def silent(*_: object) -> None:
+    """Tells nobody."""
+
+
 def check_source(source: Source, request: Request, data: Data | None = None) -> Checked:
     """The check of a source from Python, kept in memory only.
 
@@ -41,7 +45,7 @@ def check_source(source: Source, request: Request, data: Data | None = None) -> 
 
 
 def checked(
-    experiment: Experiment, runs: Callable[[str], Runs], progress: Progress = lambda *_: None
+    experiment: Experiment, runs: Callable[[str], Runs], progress: Progress = silent
 ) -> Checked:
     """Trains every variant at every width with every seed, and fits the slopes."""
     models, request = experiment.models, experiment.request

@@ -101,7 +101,7 @@ def _iterator(data: Data, batch: int) -> Iterator[object]:
         with imports_from(_folder(data)):
             made = data.make(batch)
             if isinstance(made, Iterable) and not isinstance(made, Tensor):
-                return iter(cast("Iterable[object]", made))
+                return iter(made)
     except Exception as problem:
         raise MufxError(_failed(data, problem)) from problem
     what = f"{data.place.cls} returns a {type(made).__name__}, not batches"

@@ -43,6 +43,10 @@ class Result:
 Progress = Callable[[Result, int, int], None]
 
 
+def silent(*_: object) -> None:
+    """Tells nobody."""
+
+
 @dataclass
 class Study:
     """A sweep and its database."""
@@ -51,7 +55,7 @@ class Study:
     study: optuna.Study
     storage: Storage
 
-    def work(self, run: Run, progress: Progress = lambda *_: None) -> list[Result]:
+    def work(self, run: Run, progress: Progress = silent) -> list[Result]:
         """Runs points until every one of the plan is done, by this worker or by another.
 
         `run` trains a point that this worker took. `progress` is told the result, and how many
