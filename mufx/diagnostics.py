@@ -80,6 +80,7 @@ CODES: dict[str, str] = {
     "MUF110": "no probe size along the way from base to target",
     "MUF111": "types that stay as they were recorded",
     "MUF112": "an autograd function that becomes its forward",
+    "MUF113": "a branch on the device",
     # 2xx labels
     "MUF201": "an operation without a rule",
     "MUF202": "a parameter used in a way that has no rule",

@@ -37,7 +37,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mufx.decisions import Decision, FreeSizes, remarks
 from mufx.diagnostics import Diagnostic, MufxError, Place, error, note
 from mufx.recall import Recall
-from mufx.recorder import Recorder, place_of, tensors
+from mufx.recorder import Recorder, device_question, place_of, tensors
 from mufx.recording import Call, Precision, Recording, Size
 from mufx.refusals import refuse_lost_gradient, refusing_flattened_regions, replaced
 from mufx.stand_ins import STAND_INS
@@ -211,6 +211,9 @@ class _Forward(Recorder):
     def perform(
         self, func: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> object:
+        asked = device_question(func)
+        if asked is not None:
+            self._tell(_of_the_cpu(asked, self.origin().place))
         replaced = 0 if self.shape_env is None else len(self.shape_env.replacements)
         try:
             called = STAND_INS.get(func, func)
@@ -227,6 +230,10 @@ class _Forward(Recorder):
             inputs = tensors((args, kwargs))
             refuse_lost_gradient(inputs, tensors(result), self.origin().place)
         return result
+
+    def _tell(self, diagnostic: Diagnostic) -> None:
+        if diagnostic not in self.diagnostics:
+            self.diagnostics.append(diagnostic)
 
     def adopt(self, tensor: torch.Tensor) -> fx.Node:
         name = self._names.get(id(tensor))
@@ -488,6 +495,17 @@ class _Forward(Recorder):
             hint="compute both sides with torch.where, or decide from a shape or a Python value",
             place=place,
         )
+
+
+def _of_the_cpu(asked: str, place: Place) -> Diagnostic:
+    return note(
+        "MUF113",
+        f"the model asks for {asked}; what it does on a CPU is what becomes part of the converted "
+        "model",
+        hint="let all its branches compute the same; put one for another device back into the "
+        "emitted file",
+        place=place,
+    )
 
 
 def as_container(output: object) -> object:

@@ -235,6 +235,20 @@ def _is_getter(func: TorchFunction) -> bool:
     return getattr(func, "__name__", "") == "__get__"
 
 
+_DEVICE_QUESTIONS = frozenset({"is_cuda", "is_cpu", "is_mps", "is_xpu"})
+
+
+def device_question(func: TorchFunction) -> str | None:
+    """`is_cuda` where the model's own code, not torch, reads that property of a tensor."""
+    name = _property_name(func) if _is_getter(func) else ""
+    if name not in _DEVICE_QUESTIONS:
+        return None
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_MUFX):
+        frame = frame.f_back
+    return None if frame is None or frame.f_code.co_filename.startswith(_TORCH) else name
+
+
 def _property_name(func: TorchFunction) -> str:
     return str(getattr(getattr(func, "__self__", None), "__name__", ""))
 

@@ -73,6 +73,21 @@ def test_a_branch_on_the_device_is_the_one_of_the_cpu(
     assert torch.equal(emitted(X), original(X))
 
 
+def test_a_branch_by_property_is_told_where_it_stands() -> None:
+    (found,) = converted(by_property).manifest.diagnostics
+    _, first = inspect.getsourcelines(by_property)
+    assert (found.code, found.line) == ("MUF113", first + 1)
+    assert "is_cuda" in found.message
+    assert found.hint
+
+
+def test_what_torch_itself_asks_is_not_told() -> None:
+    def folded(model: nn.Module, h: Tensor) -> Tensor:
+        return torch.nn.functional.interpolate(h[:, None], scale_factor=1.0)[:, 0]
+
+    assert converted(folded).manifest.diagnostics == ()
+
+
 def test_an_autocast_region_for_the_input_s_device_is_refused() -> None:
     with pytest.raises(MufxError) as caught:
         converted(with_autocast)
