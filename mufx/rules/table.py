@@ -165,8 +165,11 @@ _SAME = {
 
 
 def operation(node: fx.Node) -> str:
-    """The name of a node's operation, one for all spellings."""
-    return operation_of(node.target, node.args)
+    """The name of a node's operation, one for all spellings; "" where it is no call.
+
+    The target of an input, a parameter or a buffer is its name, which may be an operation's.
+    """
+    return operation_of(node.target, node.args) if node.op.startswith("call_") else ""
 
 
 def operation_of(target: object, args: Sequence[Any]) -> str:
