@@ -6,7 +6,7 @@ from mufx.align import Trace
 from mufx.diagnostics import error
 from mufx.magnitudes import Site, SiteKind
 from mufx.passes.assign_roles import excluded_by
-from mufx.passes.scale_inits import size
+from mufx.passes.scale_inits import compared
 from mufx.program import Optimizer, Program
 from mufx.ratios import Check, Finding, Scaling
 from mufx.sizes import same
@@ -59,9 +59,9 @@ def buffers(program: Program) -> dict[Site, float]:
 
 
 def _scaling(program: Program, name: str) -> Scaling:
-    base, target = program.inits[name]
     plan = program.plan[name]
-    before, after = (size(base), size(target) * program.init_corrections[name])
+    before, large = compared(program, name)
+    after = large * program.init_corrections[name]
     # One step of SGD moves a weight by lr times the gradient, whose scale eps follows.
     update = plan.lr * (plan.eps if program.optimizer is Optimizer.SGD else 1.0)
     return Scaling(
