@@ -64,8 +64,18 @@ class Flow(Protocol):
         """`value` times a factor that this node brings in, correctable at its result."""
         ...
 
-    def contract(self, weight: Weight, slot: Slot, contracted: tuple[int, ...], x: Slot) -> Value:
-        """A weight is contracted with the operand in slot `x` over its axes `contracted`."""
+    def contract(
+        self,
+        weight: Weight,
+        slot: Slot,
+        contracted: tuple[int, ...],
+        x: Slot,
+        joint: Magnitude | None = None,
+    ) -> Value:
+        """A weight is contracted with the operand in slot `x` over its axes `contracted`.
+
+        With `joint`, with a product of several activations: that operand is one of them.
+        """
         ...
 
     def inside(self, operand: Any, kind: str, contracted: tuple[int, ...] = ()) -> None:
