@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
-from mufx.diagnostics import MufxError, error
+from mufx.diagnostics import MufxError, Place, error
 from mufx.factory import REQUIRED, Factory
 from mufx.knobs import Knobs, fits, written
 from mufx.loading import described, place_in_user_code, preserved_rng, quiet
@@ -27,7 +28,8 @@ def build(factory: Factory, knobs: Knobs, device: str = "meta") -> nn.Module:
     """The model at these knobs; the global random number generators stay as they were.
 
     Raises:
-        MufxError: `MUF011` where building raises, `MUF003` where it makes no `nn.Module`.
+        MufxError: `MUF011` where building raises, `MUF003` where it makes no `nn.Module`, `MUF018`
+            where its first input would decide a size.
     """
     try:
         with preserved_rng(), quiet(), torch.device(device), Undrawn():
@@ -51,7 +53,26 @@ def build(factory: Factory, knobs: Knobs, device: str = "meta") -> nn.Module:
                 place=factory.place,
             )
         )
+    _refuse_lazy(model, factory)
     return model
+
+
+def _refuse_lazy(model: nn.Module, factory: Factory) -> None:
+    """A tensor without a size has no init to read and no axis that could be seen to grow."""
+    for path, module in model.named_modules():
+        tensors = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+        lazy = next((name for name, tensor in tensors if is_lazy(tensor)), None)
+        if lazy is None:
+            continue
+        cls = type(module).__name__
+        raise MufxError(
+            error(
+                "MUF018",
+                f"{f'{path}.{lazy}' if path else lazy} has no size before the first input",
+                hint=f"write {cls.removeprefix('Lazy')}, with the number of features that come in",
+                place=Place(factory.place.file, factory.place.line, path, cls),
+            )
+        )
 
 
 def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:

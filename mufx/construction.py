@@ -373,6 +373,8 @@ _RANDOM = frozenset({
 
 def is_in_place(node: fx.Node) -> bool:
     """Whether the node writes to the memory of its first operand."""
+    if not node.op.startswith("call_"):
+        return False
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     if name in ("setitem", "__setitem__") or node.kwargs.get("out") is not None:
         return True
@@ -383,7 +385,7 @@ def is_in_place(node: fx.Node) -> bool:
 def is_random(node: fx.Node) -> bool:
     """Whether the node draws from a generator."""
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    return is_random_name(name)
+    return node.op.startswith("call_") and is_random_name(name)
 
 
 def is_random_name(name: str) -> bool:

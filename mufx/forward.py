@@ -11,7 +11,7 @@ import inspect
 import logging
 import operator
 from collections.abc import Callable, Container, Generator, Iterable, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -32,6 +32,7 @@ from torch.fx.experimental.symbolic_shapes import (
     ShapeEnv,
     StatelessSymbolicContext,
 )
+from torch.nn.modules import transformer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mufx.decisions import Decision, FreeSizes, remarks
@@ -137,6 +138,7 @@ class _Forward(Recorder):
             stack.enter_context(torch.compiler.set_stance("force_eager"))
             stack.enter_context(_quiet())
             stack.enter_context(_without_mha_fastpath())
+            stack.enter_context(_masks_unread())
             stack.enter_context(self.fake_mode)
             if self.shape_env is not None:
                 stack.enter_context(enable_python_dispatcher())
@@ -559,3 +561,16 @@ def _without_mha_fastpath() -> Generator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+def _masks_unread() -> AbstractContextManager[None]:
+    """Torch's transformers look into a mask for whether it is causal, which only makes it faster.
+
+    A mask that is not said to be causal is applied as any other.
+    """
+
+    def is_said(mask: object, is_causal: bool | None = None, size: object = None) -> bool:
+        del mask, size
+        return is_causal is True
+
+    return replaced([(transformer, "_detect_is_causal_mask", is_said)])

@@ -21,6 +21,7 @@ from mufx.diagnostics import MufxError, error
 from mufx.rules.table import argument, operation
 
 _SMALL = 2**24  # elements that are computed for real where no rule knows the distribution
+_SAMPLE = 2**12  # entries that are drawn at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class Moments:
         constant: The value, where all entries are equal.
         partial: Whether some entries of a random tensor were overwritten with a value other than
             zero. The moments are then those of the entries that are still random.
+        error: Of a sample: the standard error of its root mean square, relative to that.
     """
 
     mean: float
@@ -45,6 +47,7 @@ class Moments:
     kind: str
     constant: float | None = None
     partial: bool = False
+    error: float = 0.0
 
 
 def moments(construction: Construction, name: str) -> Moments:
@@ -90,17 +93,34 @@ def _measured(construction: Construction, name: str, found: Moments) -> Moments:
                 place=construction.origins[node].place,
             )
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        env = run_nodes(program, construction.constants, "cpu")
-    entries: torch.Tensor = env[construction.nodes[node]].double()
+    entries = _drawn(construction, name, found.random)
     if not entries.numel():
         return Moments(0.0, 0.0, False, "constant", 0.0)
     mean, std = float(entries.mean()), float(entries.std(correction=0))
-    first = float(entries.flatten()[0])
+    first = float(entries[0])
     if not found.random and bool((entries == first).all()):
         return Moments(first, 0.0, False, "constant", first)
-    return replace(found, mean=mean, std=std)
+    return replace(found, mean=mean, std=std, error=_error(entries) if found.random else 0.0)
+
+
+def _drawn(construction: Construction, name: str, random: bool) -> torch.Tensor:
+    """The tensor for real; a small one is drawn often enough to tell its distribution."""
+    node = construction.nodes[construction.tensors[name]]
+    program, entries = construction.program(name), list[torch.Tensor]()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        while not entries or (random and 0 < sum(map(len, entries)) < _SAMPLE):
+            made: torch.Tensor = run_nodes(program, construction.constants, "cpu")[node]
+            entries.append(made.double().flatten())
+    return torch.cat(entries)
+
+
+def _error(entries: torch.Tensor) -> float:
+    """How far the root mean square of independent entries is off, by the spread of the squares."""
+    squares = entries**2
+    mean = float(squares.mean())
+    spread = float(squares.std(correction=0)) / math.sqrt(len(squares))
+    return spread / (2 * mean) if mean else 0.0
 
 
 # -- the walk ---------------------------------------------------------------------------------
@@ -370,13 +390,20 @@ def _eye(step: _Step) -> _Law:
 
 
 def _norm_except_dim(step: _Step) -> _Law | None:
-    """The length of a row of k independent normal entries; weight norm begins with it."""
+    """The length of a row of k independent entries; weight norm begins with it.
+
+    Its mean square is k times the variance. How that is split between mean and standard deviation
+    is exact for normal entries, and for uniform ones nearly as far from sqrt(k) as their squares
+    spread less, (9/5 - 1) over (3 - 1).
+    """
     law, sizes = step.law(0), step.sizes()
     dim = int(step.number(2, "dim", 0))
-    if law is None or law.kind != "normal" or law.mean or step.number(1, "pow", 2) != 2:
+    spread = {"normal": 1.0, "uniform": 0.4}.get(law.kind) if law is not None else None
+    if law is None or spread is None or law.mean or step.number(1, "pow", 2) != 2:
         return None
     k = math.prod(sizes) // (sizes[dim] if dim >= 0 else 1)
-    mean = math.sqrt(2) * math.exp(math.lgamma((k + 1) / 2) - math.lgamma(k / 2))
+    normal = math.sqrt(2) * math.exp(math.lgamma((k + 1) / 2) - math.lgamma(k / 2))
+    mean = math.sqrt(k) - spread * (math.sqrt(k) - normal)
     return _Law(law.std * mean, law.std * math.sqrt(k - mean * mean), True, "norm", low=0.0)
 
 

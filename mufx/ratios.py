@@ -289,15 +289,22 @@ class Walk:
         if isinstance(weight, Weight):
             self.used(weight, operand, kind, contracted, Magnitude())
 
-    def contract(self, weight: Weight, slot: Slot, contracted: tuple[int, ...], x: Slot) -> Value:
+    def contract(
+        self,
+        weight: Weight,
+        slot: Slot,
+        contracted: tuple[int, ...],
+        x: Slot,
+        joint: Magnitude | None = None,
+    ) -> Value:
         """A weight is contracted with the operand in slot `x` over its axes `contracted`."""
-        operand = self.argument(slot)
+        operand, met = self.argument(slot), joint or self.magnitude(x)
         if sum(f.meets(contracted) for f in weight.factors) == 1:
             uses = [
                 self._noted(f.name, "contraction", f.axes, f.contracted(contracted), slot)
                 for f in weight.factors
             ]
-            return self.result_of(uses, weight, self.magnitude(x), x, slot)
+            return self.result_of(uses, weight, met, x, slot)
         grows = any(self.axes(operand)[i].grows for i in contracted)
         if grows and (len(weight.names) != 1 or not weight.linear):
             self.refuse(
@@ -307,7 +314,7 @@ class Walk:
             return Magnitude()
         if not grows:  # a product with a finite sum: the weight acts like a gain
             weight = replace(weight, linear=True)
-        return self.used(weight, operand, "contraction", contracted, self.magnitude(x), x, slot)
+        return self.used(weight, operand, "contraction", contracted, met, x, slot)
 
     def elementwise(self, weight: Weight, operand: Any, slot: Slot) -> Magnitude:
         """A parameter is added, multiplied or looked up entry by entry."""

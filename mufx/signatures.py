@@ -18,8 +18,10 @@ def in_position(
         torch.bmm(input=x, mat2=w), x.bmm(mat2=w)  ->  torch.bmm(x, w), x.bmm(w)
 
     So a rule finds every operand, however the model was written. Optional arguments keep their
-    names, and so does `dim` in `x.sum(dim=1)`.
+    names, and so does `dim` in `x.sum(dim=1)`. What einsum is given in a list stands one by one.
     """
+    if func is torch.einsum and len(args) == 2 and isinstance(args[1], (tuple, list)):
+        return (args[0], *args[1]), kwargs
     for required in _required(func) if kwargs else ():
         left = required[len(args) :]
         named = {name: value for name in left if (value := _given(name, kwargs)) is not None}

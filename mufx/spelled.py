@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,19 +37,21 @@ def multi_head_attention(
     static_v: Tensor | None = None,
     average_attn_weights: bool = True,
     is_causal: bool = False,
+    *,
+    weights_are_read: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """`F.multi_head_attention_forward` as projections and one attention with a scale argument.
 
     Shapes: query (T, B, E), key and value (S, B, E), as the fused function takes them; unbatched
-    inputs have no B. The attention weights are not returned.
+    inputs have no B. The attention weights are returned where `weights_are_read`; attention is
+    not one kernel then.
 
     Raises:
-        NotImplementedError: For `bias_k`, `add_zero_attn` and static keys, which no module of
-            torch passes by default.
+        NotImplementedError: For static keys and values, which no module of torch passes.
     """
-    del embed_dim_to_check, average_attn_weights
-    if bias_k is not None or bias_v is not None or add_zero_attn or static_k is not None:
-        raise NotImplementedError("attention with bias_k, add_zero_attn or static keys")
+    del embed_dim_to_check
+    if static_k is not None or static_v is not None:
+        raise NotImplementedError("attention with static keys or values")
     batched = query.dim() == 3
     if not batched:
         query, key, value = query.unsqueeze(1), key.unsqueeze(1), value.unsqueeze(1)
@@ -61,34 +64,51 @@ def multi_head_attention(
     assert w_k is not None
     assert w_v is not None
     heads = (query.shape[1], num_heads, query.shape[2] // num_heads)
+    keys, values = F.linear(key, w_k, b_k), F.linear(value, w_v, b_v)
+    added = 0
+    if bias_k is not None and bias_v is not None:
+        keys = torch.cat([keys, bias_k.repeat(1, keys.shape[1], 1)])
+        values = torch.cat([values, bias_v.repeat(1, values.shape[1], 1)])
+        added += 1
     # (T, B, E) to (B, heads, T, E/heads)
     q = F.linear(query, w_q, b_q).view(query.shape[0], *heads).permute(1, 2, 0, 3)
-    k = F.linear(key, w_k, b_k).view(key.shape[0], *heads).permute(1, 2, 0, 3)
-    v = F.linear(value, w_v, b_v).view(value.shape[0], *heads).permute(1, 2, 0, 3)
-    mask = _mask(attn_mask, key_padding_mask, q)
+    k = keys.view(keys.shape[0], *heads).permute(1, 2, 0, 3)
+    v = values.view(values.shape[0], *heads).permute(1, 2, 0, 3)
+    if add_zero_attn:
+        k, v = F.pad(k, (0, 0, 0, 1)), F.pad(v, (0, 0, 0, 1))
+        added += 1
     causal = is_causal and key_padding_mask is None and not need_weights
-    y = F.scaled_dot_product_attention(
-        q,
-        k,
-        v,
-        attn_mask=None if causal else mask,
-        dropout_p=dropout_p if training else 0.0,
-        is_causal=causal,
-    )
+    mask = None if causal else _mask(attn_mask, key_padding_mask, q, added)
+    dropout = dropout_p if training else 0.0
+    weights: Tensor | None = None
+    if need_weights and weights_are_read:
+        logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+        weights = F.softmax(logits if mask is None else logits + mask, dim=-1)
+        if dropout:
+            weights = F.dropout(weights, dropout)
+        y = weights @ v
+        weights = weights.mean(dim=1) if average_attn_weights else weights
+    else:
+        y = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal
+        )
     y = y.permute(2, 0, 1, 3).flatten(2)
     y = F.linear(y, out_proj_weight, out_proj_bias)
-    return (y if batched else y.squeeze(1)), None
+    if batched:
+        return y, weights
+    return y.squeeze(1), None if weights is None else weights.squeeze(0)
 
 
-def _mask(mask: Tensor | None, padding: Tensor | None, q: Tensor) -> Tensor | None:
+def _mask(mask: Tensor | None, padding: Tensor | None, q: Tensor, added: int) -> Tensor | None:
+    """Both masks as one; the keys that were added behind the others are seen by all."""
     if mask is not None:
         mask = _added(mask, q)
         if mask.dim() == 3:
             mask = mask.view(q.shape[0], q.shape[1], *mask.shape[1:])
-    if padding is None:
-        return mask
-    padding = _added(padding, q)[:, None, None, :]
-    return padding if mask is None else mask + padding
+    if padding is not None:
+        padding = _added(padding, q)[:, None, None, :]
+        mask = padding if mask is None else mask + padding
+    return F.pad(mask, (0, added)) if mask is not None and added else mask
 
 
 def _added(mask: Tensor, q: Tensor) -> Tensor:
@@ -101,3 +121,7 @@ def _added(mask: Tensor, q: Tensor) -> Tensor:
 SPELLED: Mapping[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "multi_head_attention_forward": (F.multi_head_attention_forward, multi_head_attention),
 }
+READ: Mapping[str, Callable[..., Any]] = {
+    "multi_head_attention_forward": partial(multi_head_attention, weights_are_read=True),
+}
+"""Where the second result has a reader."""

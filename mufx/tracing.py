@@ -17,7 +17,7 @@ from mufx.recording import Precision, Recording
 from mufx.rules import RULES, RuleTable, operation
 from mufx.sizes import same
 from mufx.source import Source
-from mufx.spelled import SPELLED
+from mufx.spelled import READ, SPELLED
 
 Knobs = Mapping[str, object]
 
@@ -180,5 +180,6 @@ def _to_spell(trace: Trace) -> dict[Callable[..., object], Callable[..., object]
         heads = trace.numbers.get((node.name, 4))
         if not same(width, heads.ratio if heads is not None else 1.0):
             fused, spelled = SPELLED[name]
-            found[fused] = spelled
+            read = any(operation(user) == "getitem" and user.args[1] == 1 for user in node.users)
+            found[fused] = READ[name] if read else found.get(fused, spelled)
     return found

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from mufx.align import Trace
-from mufx.diagnostics import Diagnostic, error
 from mufx.magnitudes import Site, SiteKind
 from mufx.program import Program
 from mufx.ratios import Correct
@@ -39,9 +38,8 @@ def find_corrections(program: Program) -> Program:
     for trace in program.traces:
         walk = Correct(trace, program.constants(trace), program.rules, _multipliers(program))
         walk.run()
-        elementwise, diagnostics = _elementwise(program, trace)
-        corrections[trace.training] = {**walk.corrections, **elementwise}
-        program = program.report(*walk.diagnostics, *diagnostics)
+        corrections[trace.training] = {**walk.corrections, **_elementwise(program, trace)}
+        program = program.report(*walk.diagnostics)
     return replace(program, corrections=corrections)
 
 
@@ -55,10 +53,9 @@ def _multipliers(program: Program) -> dict[tuple[str, str], float]:
     }
 
 
-def _elementwise(program: Program, trace: Trace) -> tuple[dict[Site, float], list[Diagnostic]]:
+def _elementwise(program: Program, trace: Trace) -> dict[Site, float]:
     """Multipliers of what nothing contracts: on the parameter, or on the rows looked up."""
     factors: dict[Site, float] = {}
-    diagnostics: list[Diagnostic] = []
     nodes = {n.name for n in trace.graph.nodes}
     for name, label in program.labels.items():
         for use in program.uses.get(name, ()):
@@ -67,15 +64,7 @@ def _elementwise(program: Program, trace: Trace) -> tuple[dict[Site, float], lis
                 continue
             if use.kind == "lookup":
                 factors[Site(SiteKind.RESULT, use.node)] = factor
-            elif use.slot is not None:
-                factors[Site(SiteKind.OPERAND, use.node, use.slot)] = factor
-            else:
-                diagnostics.append(
-                    error(
-                        "MUF301",
-                        f"{use.operation} takes {name} in a list, where it cannot be multiplied",
-                        hint="use form table3, which needs no multipliers",
-                        place=use.place,
-                    )
-                )
-    return factors, diagnostics
+                continue
+            assert use.slot is not None, "the plan gives it no multiplier"
+            factors[Site(SiteKind.OPERAND, use.node, use.slot)] = factor
+    return factors

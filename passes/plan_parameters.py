@@ -24,14 +24,27 @@ def plan_parameters(program: Program) -> Program:
 
     Weight decay follows 1/lr, so that a step decays as much as at base width. The other forms are
     the abc-shift of this one. eps follows the gradient's scale, which depends on m_out only.
+    They train alike, so a parameter that nothing can multiply has the numbers of Table 3 in each:
+    one of a list (a class token that is concatenated), or inside a fused recurrent layer.
 
-    Before: `labels`. After: `plan` holds the scales of every parameter; at base width all are 1.
+    Before: `uses` and `labels`. After: `plan` holds the scales of every parameter; at base width
+    all are 1. `labels` say which of them have no multiplier because they cannot.
     """
-    plan = {
-        name: scales(label, program.form, program.optimizer)
-        for name, label in program.labels.items()
-    }
-    return replace(program, plan=plan)
+    plan: dict[str, Scales] = {}
+    labels = dict(program.labels)
+    for name, label in program.labels.items():
+        wanted = scales(label, program.form, program.optimizer)
+        plan[name] = plain = scales(label, Form.TABLE3, program.optimizer)
+        if wanted == plain:
+            continue
+        if all(use.slot is not None for use in program.uses[name]):
+            plan[name] = wanted
+        else:
+            labels[name] = replace(label, because=(*label.because, _WITHOUT))
+    return replace(program, plan=plan, labels=labels)
+
+
+_WITHOUT = "no multiplier: it is used in a list or inside a layer; the numbers are those of table3"
 
 
 def scales(label: Label, form: Form, optimizer: Optimizer) -> Scales:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from mufx.align import Trace
-from mufx.diagnostics import error
+from mufx.diagnostics import Severity, error
 from mufx.magnitudes import Site, SiteKind
 from mufx.passes.assign_roles import excluded_by
-from mufx.passes.scale_inits import size
+from mufx.passes.scale_inits import compared
 from mufx.program import Optimizer, Program
 from mufx.ratios import Check, Finding, Scaling
 from mufx.sizes import same
@@ -19,7 +19,10 @@ def prove(program: Program) -> Program:
     times its correction, and the learning rate of the plan. Whatever leaves 1 is an error.
 
     Before: the finished program. After: the same program, with a `MUF303` for each finding.
+    A program with errors is not finished, and is left as it is.
     """
+    if any(found.severity is Severity.ERROR for found in program.diagnostics):
+        return program  # it is not finished, and what would be found says nothing of mufx
     return program.report(
         *(
             error(
@@ -59,9 +62,9 @@ def buffers(program: Program) -> dict[Site, float]:
 
 
 def _scaling(program: Program, name: str) -> Scaling:
-    base, target = program.inits[name]
     plan = program.plan[name]
-    before, after = (size(base), size(target) * program.init_corrections[name])
+    before, large = compared(program, name)
+    after = large * program.init_corrections[name]
     # One step of SGD moves a weight by lr times the gradient, whose scale eps follows.
     update = plan.lr * (plan.eps if program.optimizer is Optimizer.SGD else 1.0)
     return Scaling(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 
+from mufx.diagnostics import Diagnostic, note, warning
 from mufx.moments import Moments
-from mufx.program import Program
+from mufx.program import Program, Role
 
 
 def scale_inits(program: Program) -> Program:
@@ -24,15 +26,73 @@ def scale_inits(program: Program) -> Program:
     Rows that read out within a hidden weight start m_in**-1/2 smaller still, in every form: a
     readout's 1/m_in over a hidden weight's m_in**-1/2, both without a multiplier.
 
+    What is computed and not drawn (the decays `linspace(-6, -1, d)`) means its values: where
+    nothing that grows is contracted the correction is B. So it is where only a sample of an init
+    is known and its sizes differ by no more than chance.
+
     Before: `inits`, `plan` and `row_blocks`. After: `init_corrections` holds a factor for every
     parameter, `row_corrections` one for rows with a role of their own.
+
+    Codes: `MUF204` for a computed weight that contracts an axis that grows, and is scaled as if it
+    were drawn; and for computed values that change their size with width, and keep it.
     """
     corrections = {
-        name: _settled(program.plan[name].init * _shrinkage(*inits))
-        for name, inits in program.inits.items()
+        name: _settled(program.plan[name].init * _shrinkage(*compared(program, name)))
+        for name in program.inits
     }
     rows = {name: program.labels[name].m_in ** -0.5 for name in program.row_blocks}
-    return replace(program, init_corrections=corrections, row_corrections=rows)
+    told = [d for name in program.inits for d in _computed(program, name)]
+    return replace(program, init_corrections=corrections, row_corrections=rows).report(*told)
+
+
+_NOT_FROM_THE_GRID = 1.1
+"""Times: what the number of points does to the size of a table between two ends is less."""
+_DEVIATIONS = 4.0
+
+
+def compared(program: Program, name: str) -> tuple[float, float]:
+    """The sizes of an init at base and at target, equal where the difference means nothing."""
+    base, target = program.inits[name]
+    small, large = size(base), size(target)
+    unused = program.labels[name].anchor is None
+    chance = _DEVIATIONS * math.hypot(small * base.error, large * target.error)
+    if unused or _is_added_table(program, name) or abs(large - small) < chance:
+        return small, small
+    return small, large
+
+
+def _is_table(program: Program, name: str) -> bool:
+    return any(m.kind == "table" for m in program.inits[name])
+
+
+def _is_added_table(program: Program, name: str) -> bool:
+    """Computed values that are added, multiplied or looked up entry by entry."""
+    return _is_table(program, name) and program.labels[name].role in (Role.INPUT, Role.SCALAR)
+
+
+def _computed(program: Program, name: str) -> Iterator[Diagnostic]:
+    """What is told of values that are computed, and not drawn."""
+    anchor = program.labels[name].anchor
+    if anchor is None or not _is_table(program, name):
+        return
+    if not _is_added_table(program, name):
+        yield warning(
+            "MUF204",
+            f"{name} is computed, not drawn, and contracts an axis that grows: it is scaled as if "
+            "its entries were independent",
+            hint="draw it, or start it at zero",
+            place=anchor.place,
+        )
+        return
+    small, large = map(size, program.inits[name])
+    if small and large and not 1 / _NOT_FROM_THE_GRID < large / small < _NOT_FROM_THE_GRID:
+        yield note(
+            "MUF204",
+            f"the values that {name} is computed to change their size by {large / small:.4g} from "
+            "base to target, and stay as they are",
+            hint="compute them so that their size does not depend on how many there are",
+            place=anchor.place,
+        )
 
 
 def _settled(factor: float) -> float:
@@ -40,9 +100,8 @@ def _settled(factor: float) -> float:
     return 1.0 if math.isclose(factor, 1.0, rel_tol=1e-12) else factor
 
 
-def _shrinkage(base: Moments, target: Moments) -> float:
+def _shrinkage(small: float, large: float) -> float:
     """Size at base over size at target; 1 for zeros, which stay zeros."""
-    small, large = size(base), size(target)
     return small / large if small and large else 1.0
 
 

@@ -180,7 +180,7 @@ TWO: dict[str, Body] = {
     "ger": lambda x, y: x[0].ger(y[0]),
     "bmm": lambda x, y: x[None].bmm(y[None]),
     "tensordot": lambda x, y: torch.tensordot(x, y, dims=1),
-    "einsum": lambda x, y: torch.einsum("ij,kj->ik", x, y),
+    "einsum": lambda x, y: torch.einsum("ij,kj,ij->ik", x, y, x),
     "_grouped_mm": lambda x, y: torch._VF._grouped_mm(x[None], y[None]),
     "grouped_mm": lambda x, y: F.grouped_mm(x[None], y[None]),
     "add": lambda x, y: x + y,

@@ -67,7 +67,8 @@ CASES: dict[str, Case] = {
     "24": (M.Recurrent, WIDE, "lstm.weight_ih_l0", *knobs(h=D)),
     "25": (M.Experts, ROWS, "up", *knobs(d=D, ff=(1024, 4096), experts=(8, 16))),
 }
-# A fused recurrent layer takes its weights in a list, where form T9 cannot multiply them.
+# A fused recurrent layer takes its weights in a list, where form T9 cannot multiply them: it has
+# the numbers of T3.
 PAIRS = [(v, f) for v in VECTORS for f in FORMS if (v, f) != ("24", "T9")]
 
 
@@ -125,6 +126,15 @@ def test_scales(vector: str, form: str) -> None:
         "wd_sgd": sgd.weight_decay,
     }
     assert found == pytest.approx({key: wanted[key] for key in found}, rel=1e-9)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_recurrent_layer_has_the_scales_of_table3_in_each_form(optimizer: str) -> None:
+    name = CASES["24"][2]
+    plain, other = (planned("24", form, optimizer) for form in ("T3", "T9"))
+
+    assert other.plan[name] == plain.plan[name]
+    assert other.init_corrections[name] == plain.init_corrections[name]
 
 
 @pytest.mark.parametrize(("vector", "form"), PAIRS)

@@ -234,7 +234,6 @@ NEUTRAL: dict[str, Body] = {
         x * (x.square().sum(-1, keepdim=True) / m.d).clamp(min=1e-8).rsqrt()
     ),
     "an output that grows": lambda m, x: m.lin(x) * math.sqrt(m.d),
-    "a running sum over positions": lambda m, x: m.head(m.lin(x).cumsum(1)),
 }  # fmt: skip
 
 
@@ -337,11 +336,59 @@ def low_rank(m: Any, d: int) -> None:
     m.a, m.b = nn.Parameter(torch.randn(4, d)), nn.Parameter(torch.zeros(d, 4))
 
 
-def test_a_running_sum_over_width_is_refused() -> None:
-    def body(m: Any, x: Tensor) -> object:
-        return m.head(m.lin(x).cumsum(-1))
+ORDERS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "cumsum": lambda x, dim: x.cumsum(dim),
+    "cumprod": lambda x, dim: x.cumprod(dim),
+    "logcumsumexp": lambda x, dim: x.logcumsumexp(dim),
+    "sort": lambda x, dim: x.sort(dim)[0],
+    "sort by name": lambda x, dim: torch.sort(x, dim=dim, descending=True).values,
+    "cummax": lambda x, dim: x.cummax(dim)[0],
+    "fft": lambda x, dim: torch.fft.fft(x, dim=dim).real,
+    "rfft": lambda x, dim: torch.fft.irfft(torch.fft.rfft(x, None, dim), x.shape[dim], dim),
+    "fftn": lambda x, dim: torch.fft.fftn(x, dim=(0, dim)).real,
+}
+UNNAMED: dict[str, Callable[[Tensor], Tensor]] = {
+    "sort": lambda x: x.sort()[0],
+    "fft": lambda x: torch.fft.fft(x).real,
+    "fft2": lambda x: torch.fft.fft2(x).real,
+    "fftn": lambda x: torch.fft.fftn(x).real,
+}
 
-    assert "MUF202: a running sum over an axis that grows" in refused(body, "cumsum")
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_an_order_of_positions_is_fine_and_one_of_features_is_refused(name: str) -> None:
+    program = converted(lambda m, x: m.head(ORDERS[name](m.lin(x), 1)))
+
+    assert (changes(program), codes(program)) == ([], set())
+    assert is_refused_here(lambda m, x: m.head(ORDERS[name](x, 2)))
+
+
+@pytest.mark.parametrize("name", UNNAMED)
+def test_the_last_axis_is_meant_where_none_is_named(name: str) -> None:
+    assert is_refused_here(lambda m, x: m.head(UNNAMED[name](x)))
+
+
+def is_refused_here(body: Body) -> bool:
+    with pytest.raises(MufxError, match="an axis that grows with width has no limit") as caught:
+        converted(body)
+    (found,) = caught.value.diagnostics
+    return found.code == "MUF202" and found.place is not None and found.place.file == __file__
+
+
+def test_a_bilinear_weight_of_three_axes_that_grow_is_refused() -> None:
+    def body(m: Any, x: Tensor) -> object:
+        return torch.einsum("bnd,bne,ode->bno", x, x, m.w)
+
+    found = refused(body, "einsum", parameter(fixed, grows, grows))
+    assert "MUF202: a bilinear weight with two contracted axes that grow" in found
+
+
+def test_several_weights_in_one_einsum_are_refused() -> None:
+    def body(m: Any, x: Tensor) -> object:
+        return torch.einsum("bnd,ed,oe->bno", x, m.lin.weight, m.w)
+
+    found = refused(body, "einsum", parameter(fixed, grows))
+    assert "MUF202: several parameters are multiplied with each other" in found
 
 
 def test_a_weight_made_of_several_is_refused() -> None:
@@ -418,6 +465,12 @@ def test_falcon_s_product_with_a_transposed_weight() -> None:
         (lambda m, x: F.linear(x, m.w.double().float()[: m.d]), (double, grows), ("hidden", 4, 4)),
         (lambda m, x: torch.einsum("bnd,od->bno", x, m.w), (fixed, grows), ("output", 4, 1)),
         (lambda m, x: torch.einsum("...d,de->...e", x, m.w), (grows, grows), ("hidden", 4, 4)),
+        (lambda m, x: torch.einsum("bnd,od->bno", [x, m.w]), (fixed, grows), ("output", 4, 1)),
+        (lambda m, x: torch.einsum("bnd,bne,ode->bno", x, x[..., :6].detach(), m.w),
+         (fixed, grows, fixed), ("output", 4, 1)),
+        (lambda m, x: torch.einsum("ode,bnd,bne->bno", m.w, x, x[..., :6].detach()),
+         (double, grows, fixed), ("hidden", 4, 4)),
+        (lambda m, x: F.linear(x, torch.einsum("io->oi", m.w)), (grows, fixed), ("output", 4, 1)),
         (lambda m, x: torch.tensordot(x, m.w, 1), (grows, fixed), ("output", 4, 1)),
         (lambda m, x: torch.bmm(x.mT[:1].expand(6, m.d, 5).mT, m.w), (fixed, grows, grows),
          ("hidden", 4, 4)),
@@ -444,8 +497,8 @@ def test_falcon_s_product_with_a_transposed_weight() -> None:
         (lambda m, x: F.normalize(x, dim=-1) @ F.normalize(m.w, dim=-1).T, (fixed, grows),
          ("input", 1, 4)),
     ],
-    ids="slice cast einsum ellipsis tensordot bmm gain lookup bag bilinear conv1d conv2d conv3d "
-    "grouped depthwise transposed normed prototypes".split(),
+    ids="slice cast einsum ellipsis list joint-readout joint view tensordot bmm gain lookup bag "
+    "bilinear conv1d conv2d conv3d grouped depthwise transposed normed prototypes".split(),
 )  # fmt: skip
 def test_labels(
     body: Body, shape: tuple[Callable[[int], int], ...], expected: tuple[str, float, float]
@@ -453,6 +506,21 @@ def test_labels(
     program = converted(body, parameter(*shape))
     assert role(program, "w") == expected
     assert changes(program) == []
+
+
+@pytest.mark.parametrize("form", ["table3", "table8", "table9"])
+def test_activations_that_meet_are_brought_back_before_a_weight_meets_them(form: str) -> None:
+    """`e` is summed over as in a matrix product, `d` is the weight's."""
+    body: Body = lambda m, x: torch.einsum("bnd,bke,bne,od->bno", x, x, x, m.w)  # noqa: E731
+    build = lambda d: Toy(d, body, parameter(fixed, grows))  # noqa: E731
+
+    conversion = mufx.convert(build, tokens, BASE, TARGET, form=form)
+
+    entries = conversion.manifest.parameters
+    assert (entries["w"].role, entries["w"].m_in, entries["w"].m_out) == ("output", 4, 1)
+    factors = [float(c.after) for c in conversion.manifest.changes]
+    multipliers = entries["w"].multiplier * entries["emb.weight"].multiplier
+    assert math.prod(factors) == 0.25 * multipliers
 
 
 @pytest.mark.parametrize("cls", [nn.LSTM, nn.GRU])

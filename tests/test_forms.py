@@ -57,6 +57,26 @@ class Tied(nn.Module):
         return F.linear(self.norm(h), self.embedding.weight)
 
 
+class Listed(nn.Module):
+    """Parameters in lists: of a recurrent layer, and a token that is concatenated."""
+
+    def __init__(self, width: int, inner: int, heads: int) -> None:
+        super().__init__()
+        del heads
+        self.token = nn.Parameter(torch.randn(1, 1, width))
+        self.first = nn.Linear(6, width)
+        self.fixed = nn.LSTM(6, inner, batch_first=True)
+        self.recurrent = nn.GRU(width, inner, batch_first=True, bias=False)
+        self.last = nn.Linear(inner, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        fixed, _ = self.fixed(x)
+        token = self.token.expand(x.shape[0], -1, -1)
+        grown, _ = self.recurrent(torch.cat([token, self.first(x)], 1))
+        out: Tensor = self.last(fixed + grown[:, 1:])
+        return out
+
+
 OPTIMIZERS: dict[str, tuple[str, Callable[[Any], torch.optim.Optimizer], dict[str, Any]]] = {
     "sgd": (
         "sgd",
@@ -104,8 +124,24 @@ def outputs(model: type[nn.Module], form: str, optimizer: str) -> Tensor:
 
 @pytest.mark.parametrize("form", FORMS[1:])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("model", [Net, Tied])
+@pytest.mark.parametrize("model", [Net, Tied, Listed])
 def test_forms_train_alike(model: type[nn.Module], optimizer: str, form: str) -> None:
     wanted = outputs(model, "table3", optimizer)
     assert (outputs(model, form, optimizer) - wanted).abs().max() < 1e-12
     assert (wanted[-1] - wanted[0]).abs().max() > 1e-2  # it did learn
+
+
+def test_what_stands_in_a_list_has_the_numbers_of_table3() -> None:
+    plain, other = (converted(Listed, form, "adamw").manifest for form in ("table3", "table9"))
+
+    listed = {
+        name: entry
+        for name, entry in other.parameters.items()
+        if name == "token" or name.startswith(("fixed.", "recurrent."))
+    }
+    assert len(listed) == 7
+    for name, entry in listed.items():
+        said = any("in a list" in reason for reason in entry.because)
+        assert (entry.multiplier, entry.lr_scale) == (1.0, plain.parameters[name].lr_scale)
+        assert said == (entry.role == "input")
+    assert other.parameters["first.weight"].multiplier != 1.0

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import transformer
 
 import mufx
 
@@ -112,7 +113,41 @@ class DrawnWithNumpy(nn.Module):
         return result
 
 
+class CausalEncoder(nn.Module):
+    """Torch's encoder with a mask, which torch compares with a causal one."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.embed = nn.Linear(8, width)
+        layer = nn.TransformerEncoderLayer(width, 2, 2 * width, dropout=0.0, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2)
+        self.readout = nn.Linear(width, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1], device=x.device)
+        result: Tensor = self.readout(self.encoder(self.embed(x), mask))
+        return result
+
+
+class CausalDecoder(nn.Module):
+    """Torch's encoder and decoder, of which only the decoder has a mask."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.embed = nn.Linear(8, width)
+        self.both = nn.Transformer(width, 2, 1, 1, 2 * width, dropout=0.0, batch_first=True)
+        self.readout = nn.Linear(width, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1], device=x.device)
+        hidden = self.embed(x)
+        result: Tensor = self.readout(self.both(hidden, hidden.flip(1), tgt_mask=mask))
+        return result
+
+
 MODELS: tuple[Build, ...] = (
+    CausalEncoder,
+    CausalDecoder,
     LearnedQueries,
     PositionsFromABuffer,
     AliasOfTheUnused,
@@ -130,6 +165,21 @@ def test_at_base_the_emitted_model_is_the_original(build: Build) -> None:
 
     torch.testing.assert_close(emitted.state_dict(), original.state_dict(), rtol=0, atol=0)
     torch.testing.assert_close(emitted(X), original(X), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("build", "attentions"), [(CausalEncoder, 2), (CausalDecoder, 3)])
+def test_the_attention_of_torch_s_transformers_is_corrected(build: Build, attentions: int) -> None:
+    changes = mufx.convert(build, (X,), {"width": 16}, {"width": 64}).manifest.changes
+
+    assert [(c.before, c.after) for c in changes] == [("1/sqrt(32)", "sqrt(8)/32")] * attentions
+
+
+def test_a_mask_is_looked_into_again_once_recorded() -> None:
+    detect: Callable[..., bool] = vars(transformer)["_detect_is_causal_mask"]
+    mufx.convert(CausalEncoder, (X,), {"width": 16}, {"width": 64})
+
+    assert vars(transformer)["_detect_is_causal_mask"] is detect
+    assert detect(nn.Transformer.generate_square_subsequent_mask(3))
 
 
 def test_a_learned_query_is_an_input_and_what_projects_it_is_hidden() -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from mufx.diagnostics import Diagnostic, MufxError
+from mufx.diagnostics import Diagnostic, MufxError, Place
 from mufx.inputs import parse_input
 from mufx.knobs import parse_knobs
 from mufx.source import ExampleInputs, Source, from_callable, load
@@ -365,6 +365,26 @@ def test_a_size_that_the_model_does_not_accept_is_shown_where_it_says_so() -> No
     assert "assert config.n_embd % config.n_head == 0" in problem.message
     assert problem.place is not None
     assert (Path(problem.place.file).name, problem.place.line) == ("gpt.py", 24)
+
+
+@pytest.mark.parametrize(
+    ("layer", "named", "instead"),
+    [
+        ("nn.LazyLinear(width)", "layer.weight", "Linear"),
+        ("nn.LazyBatchNorm1d(affine=False)", "layer.running_mean", "BatchNorm1d"),
+    ],
+)
+def test_a_layer_without_a_size_is_named(
+    tmp_path: Path, layer: str, named: str, instead: str
+) -> None:
+    text = HEADER + NET.replace("nn.Linear(4, width)", layer)
+    file = written(tmp_path, text.replace("self.a", "self.layer"))
+
+    (found,) = refused(lambda: load(file, {"width": 8}, {"width": 32}))
+
+    assert (found.code, found.place) == ("MUF018", Place(file, 4, "layer", f"Lazy{instead}"))
+    assert found.message == f"{named} has no size before the first input"
+    assert found.hint == f"write {instead}, with the number of features that come in"
 
 
 def test_a_knob_without_effect_is_named(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def _sum_and_product(scaling: Scaling, node: fx.Node) -> Scale:
 
 
 def _einsum(scaling: Scaling, node: fx.Node) -> Scale:
-    return product(*(scaling.of(operand) for operand in node.all_input_nodes))
+    return product(*(scaling.scale(i) for i in range(1, len(node.args))))
 
 
 def _looked_up(scaling: Scaling, node: fx.Node) -> Scale:

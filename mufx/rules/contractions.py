@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from torch import fx
 
@@ -39,13 +40,9 @@ def contraction(
     contracted = {label for _, labels in operands for label in labels} - set(result)
     if not weights:
         return _activations(flow, operands, contracted, scale)
-    if len(weights) == 1 and len(operands) == 2:
+    if len(weights) == 1:
         (w,) = weights
-        weight = values[w]
-        assert isinstance(weight, Weight)
-        slot, labels = operands[w]
-        axes = tuple(i for i, label in enumerate(labels) if label in contracted)
-        value = flow.contract(weight, slot, axes, operands[1 - w][0])
+        value = _one_weight(flow, operands[w], [*operands[:w], *operands[w + 1 :]], contracted)
         return scaled(flow, value, scale, 1) if scale is not None else value
     if len(weights) == len(operands) == 2:
         product = _product_of_weights(flow, operands, result)
@@ -56,6 +53,38 @@ def contraction(
         "apply them to the activation one after the other",
     )
     return Magnitude()
+
+
+def _one_weight(
+    flow: Flow,
+    held: tuple[Slot, Labels],
+    others: Sequence[tuple[Slot, Labels]],
+    contracted: set[str],
+) -> Value:
+    """A weight meets activations: they are multiplied first, and what comes out meets it."""
+    slot, labels = held
+    weight = flow.value(slot)
+    assert isinstance(weight, Weight)
+    axes = tuple(i for i, label in enumerate(labels) if label in contracted)
+    if not others:
+        return replace(weight, factors=()) if not axes else Weight.bent(weight)
+    if len(others) == 1:
+        return flow.contract(weight, slot, axes, others[0][0])
+    grown = {labels[i] for i in axes if flow.axes_of(slot)[i].grows}
+    if not any(grown <= set(row) for _, row in others):
+        _refuse_joint(flow)
+        return Magnitude()
+    joint, m = _multiplied(flow, others, contracted - set(labels))
+    found = flow.moved(joint, m)
+    ways = {rank: site for rank, site in found.known_ways().items() if rank is not Rank.RESULT}
+    return flow.contract(weight, slot, axes, others[0][0], replace(found, ways=ways or None))
+
+
+def _refuse_joint(flow: Flow) -> None:
+    flow.refuse(
+        "a bilinear weight with two contracted axes that grow has no μP rule",
+        "keep the size of one of its inputs fixed",
+    )
 
 
 def _product_of_weights(
@@ -81,6 +110,22 @@ def _activations(
     contracted: set[str],
     scale: Slot | None,
 ) -> Value:
+    joint, m = _multiplied(flow, operands, contracted)
+    value = flow.moved(joint, m)
+    if scale is None:
+        return value
+    result = scaled(flow, value, scale, 1)
+    assert isinstance(result, Magnitude)
+    ways = dict(result.known_ways())
+    if Rank.AFTER in ways:
+        ways[Rank.KERNEL] = ways.pop(Rank.AFTER)
+    return Magnitude(result.ratio, ways or None)
+
+
+def _multiplied(
+    flow: Flow, operands: Sequence[tuple[Slot, Labels]], contracted: set[str]
+) -> tuple[Magnitude, float]:
+    """One product of activations, and how many times more of them are summed."""
     sizes: dict[str, Axis] = {}
     for slot, labels in operands:
         for label, axis in zip(labels, flow.axes_of(slot), strict=True):
@@ -90,15 +135,7 @@ def _activations(
     factors = [flow.magnitude(slot) for slot, _ in operands]
     if m != 1:
         factors = [f.demoted() for f in factors]
-    value = flow.moved(multiplied(*factors), m)
-    if scale is None:
-        return value
-    result = scaled(flow, value, scale, 1)
-    assert isinstance(result, Magnitude)
-    ways = dict(result.known_ways())
-    if Rank.AFTER in ways:
-        ways[Rank.KERNEL] = ways.pop(Rank.AFTER)
-    return Magnitude(result.ratio, ways or None)
+    return multiplied(*factors), m
 
 
 @CONTRACTIONS.rule("linear")
@@ -173,14 +210,6 @@ def outer(flow: Flow, node: fx.Node) -> Value:
 def einsum(flow: Flow, node: fx.Node) -> Value:
     """As its equation says; an ellipsis stands for batch axes."""
     equation = str(node.args[0]).replace(" ", "")
-    operands = node.args[1:]
-    nested = len(operands) == 1 and isinstance(operands[0], (tuple, list))
-    if nested:
-        flow.refuse(
-            "einsum with its operands in a list is not read",
-            "pass the operands one by one: torch.einsum(equation, a, b)",
-        )
-        return Magnitude()
     inputs, _, output = equation.partition("->")
     terms = inputs.split(",")
     if "->" not in equation:
@@ -223,10 +252,7 @@ def bilinear(flow: Flow, node: fx.Node) -> Value:
     if isinstance(weight, Weight):
         axes = flow.axes_of(2)
         if axes[1].grows and axes[2].grows:
-            flow.refuse(
-                "a bilinear weight with two contracted axes that grow has no μP rule",
-                "keep the size of one of its inputs fixed",
-            )
+            _refuse_joint(flow)
         joint = multiplied(flow.magnitude(0), flow.magnitude(1))
         flow.need(joint, 0)
         flow.inside(node.args[2], "contraction", (1, 2))

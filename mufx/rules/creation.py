@@ -13,6 +13,7 @@ _MADE = """
     zeros ones empty full arange linspace eye tensor as_tensor scalar_tensor zeros_like ones_like
     empty_like full_like new_zeros new_ones new_empty new_full new_tensor meshgrid tril_indices
     triu_indices zero fill cartesian_prod logspace finfo hann_window
+    fft_fftfreq fft_rfftfreq
 """.split()
 _DRAWN = """
     rand randn randint randperm rand_like randn_like randint_like bernoulli multinomial normal

@@ -170,7 +170,7 @@ _NONLINEAR = """
     hardsigmoid relu6 glu exp expm1 exp2 log log1p log2 log10 sin cos tan atan atan2 sinh cosh
     asinh acosh atanh asin acos erf erfc erfinv clamp clamp_min clamp_max clip tanhshrink
     softshrink hardshrink threshold rpow logit lgamma digamma floor ceil round trunc frac
-    fmod remainder sign sgn heaviside angle hypot logsumexp prod cumprod logcumsumexp rrelu
+    fmod remainder sign sgn heaviside angle hypot logsumexp prod rrelu
     special_i0 gumbel_softmax
 """.split()
 

@@ -7,8 +7,9 @@ import math
 from torch import fx
 
 from mufx.magnitudes import Magnitude, Several, Value, Weight, powered
-from mufx.rules.table import Flow, RuleTable, argument, dims
-from mufx.rules.views import together
+from mufx.rules.elementwise import nonlinear
+from mufx.rules.table import Flow, RuleTable, argument, dims, operation
+from mufx.rules.views import keep, together
 from mufx.sizes import Axis, Slot
 
 REDUCTIONS = RuleTable()
@@ -76,17 +77,56 @@ def var_mean(flow: Flow, node: fx.Node) -> Value:
     return Several((powered(value, power), value))
 
 
+_RUNNING = "a running sum over"
+
+
 @REDUCTIONS.rule("cumsum")
 def cumsum(flow: Flow, node: fx.Node) -> Value:
     """Running sums over an axis that does not grow."""
-    axes, (dim,) = flow.axes_of(0), dims(argument(node, 1, "dim")[1], len(flow.axes_of(0)))
+    _refuse_order(flow, _RUNNING, argument(node, 1, "dim")[1])
+    return flow.magnitude(0)
+
+
+@REDUCTIONS.rule("cumprod", "logcumsumexp")
+def cumprod(flow: Flow, node: fx.Node) -> Value:
+    """Running products, or sums of exponentials, over an axis that does not grow."""
+    _refuse_order(flow, _RUNNING, argument(node, 1, "dim")[1])
+    return nonlinear(flow, node)
+
+
+@REDUCTIONS.rule("sort", "msort", "cummax", "cummin")
+def ordered(flow: Flow, node: fx.Node) -> Value:
+    """Values of the operand in an order along an axis that does not grow, and their places."""
+    default = 0 if operation(node) == "msort" else -1
+    dim = argument(node, 1, "dim")[1]
+    _refuse_order(flow, "an order along", default if dim is None else dim)
     value = flow.magnitude(0)
-    if axes[dim].grows:
+    return value if operation(node) == "msort" else Several((value, Magnitude()))
+
+
+def _refuse_order(flow: Flow, what: str, dim: object) -> None:
+    """Features come in no order, so what depends on one has no limit at large width."""
+    axes = flow.axes_of(0)
+    if any(axes[d].grows for d in dims(dim, len(axes))):
         flow.refuse(
-            "a running sum over an axis that grows with width has no limit at large width",
-            "sum over an axis of fixed size",
+            f"{what} an axis that grows with width has no limit at large width",
+            "do it along an axis of fixed size",
         )
-    return value
+
+
+_LAST = "fft_fft fft_ifft fft_rfft fft_irfft fft_hfft fft_ihfft".split()
+_LAST_TWO = "fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2".split()
+_ALL = "fft_fftn fft_ifftn fft_rfftn fft_irfftn".split()
+
+
+@REDUCTIONS.rule(*_LAST, *_LAST_TWO, *_ALL)
+def fourier(flow: Flow, node: fx.Node) -> Value:
+    """Sums with fixed phases over axes that do not grow."""
+    name, dim = operation(node), argument(node, 2, "dim")[1]
+    if dim is None and name not in _ALL:
+        dim = -1 if name in _LAST else (-2, -1)
+    _refuse_order(flow, "a Fourier transform over", dim)
+    return keep(flow, node)
 
 
 @REDUCTIONS.rule("softmax", "log_softmax", "softmin")

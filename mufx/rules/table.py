@@ -64,8 +64,18 @@ class Flow(Protocol):
         """`value` times a factor that this node brings in, correctable at its result."""
         ...
 
-    def contract(self, weight: Weight, slot: Slot, contracted: tuple[int, ...], x: Slot) -> Value:
-        """A weight is contracted with the operand in slot `x` over its axes `contracted`."""
+    def contract(
+        self,
+        weight: Weight,
+        slot: Slot,
+        contracted: tuple[int, ...],
+        x: Slot,
+        joint: Magnitude | None = None,
+    ) -> Value:
+        """A weight is contracted with the operand in slot `x` over its axes `contracted`.
+
+        With `joint`, with a product of several activations: that operand is one of them.
+        """
         ...
 
     def inside(self, operand: Any, kind: str, contracted: tuple[int, ...] = ()) -> None:
@@ -165,8 +175,11 @@ _SAME = {
 
 
 def operation(node: fx.Node) -> str:
-    """The name of a node's operation, one for all spellings."""
-    return operation_of(node.target, node.args)
+    """The name of a node's operation, one for all spellings; "" where it is no call.
+
+    The target of an input, a parameter or a buffer is its name, which may be an operation's.
+    """
+    return operation_of(node.target, node.args) if node.op.startswith("call_") else ""
 
 
 def operation_of(target: object, args: Sequence[Any]) -> str:

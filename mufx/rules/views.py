@@ -24,7 +24,7 @@ _KEEP = """
     avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
     max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
     relu leaky_relu abs identity positive requires_grad resolve_conj conj
-    view_as_complex_copy nan_to_num masked_select polar complex
+    view_as_complex_copy nan_to_num masked_select polar complex fft_fftshift fft_ifftshift
 """.split()
 
 
@@ -80,7 +80,7 @@ def lookup(flow: Flow, node: fx.Node) -> Value:
     return flow.magnitude(_first(node))
 
 
-@VIEWS.rule("topk", "sort", "kthvalue", "mode", "cummax", "cummin")
+@VIEWS.rule("topk", "kthvalue", "mode")
 def choice(flow: Flow, node: fx.Node) -> Value:
     """Values of the operand, and their places."""
     return Several((flow.magnitude(_first(node)), Magnitude()))
