@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 
 import mufx
 from mufx.api import Conversion, convert_source, import_emitted
+from mufx.emit.leaves import leaf_expression
+from mufx.emit.text import filled
 
 Golden = Callable[[str, str], None]
 Inputs = Callable[[int], tuple[Tensor, ...]]
@@ -54,6 +57,7 @@ INPUTS: dict[str, Inputs] = {
     "Places": vectors,
     "Containers": vectors,
     "Carried": ids,
+    "Drops": vectors,
     "Images": images,
     "State": ids,
     "Operators": vectors,
@@ -227,6 +231,17 @@ def test_depth_adds_no_lines() -> None:
     assert len(deep.splitlines()) == len(shallow.splitlines())
 
 
+def test_what_the_last_call_drops_changes_no_line() -> None:
+    text = conversion("Drops").text
+
+    forward = text[text.rindex("    def forward") :]
+    assert re.findall(r"^class (\w+)", text, re.MULTILINE) == ["Cell", "Halves", "Drops"]
+    assert (
+        forward.count("        for cell in self.cells:\n            x, state = cell(x, state)") == 1
+    )
+    assert forward.count("        x, state = self.halves(x, state)\n") == 3
+
+
 def test_a_gpt_is_short() -> None:
     assert len(gpt(4).splitlines()) <= 120
 
@@ -259,3 +274,20 @@ def test_a_file_has_no_line_too_long_and_no_unused_import(name: str) -> None:
     used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
     assert imported - used == {"annotations"}
     assert max(len(line) for line in conversion(name).text.splitlines()) <= 100
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        (nn.GRU(8, 4, 2, batch_first=True), "nn.GRU(8, 4, num_layers=2, batch_first=True)"),
+        (nn.RNN(8, 4, bias=False), "nn.RNN(8, 4, bias=False)"),
+        (nn.LSTM(8, 4, proj_size=2), "nn.LSTM(8, 4, proj_size=2)"),
+        (nn.RNN(8, 4, nonlinearity="relu"), None),
+    ],
+)
+def test_a_recurrent_module_of_torch_is_constructed_again(
+    module: nn.Module, expected: str | None
+) -> None:
+    text = leaf_expression(module)
+
+    assert (text and filled(text)) == expected

@@ -80,6 +80,7 @@ class _Writer:
         self.tree, self.context, self.given = tree, context, given
         self.recording = context.recording
         self.inputs = context.inputs(tree)
+        self.live = self._needed()
         self.names: dict[fx.Node, str] = {}
         self.texts: dict[fx.Node, tuple[str, int]] = {}
         self.size_names: dict[Any, str] = {}
@@ -99,6 +100,14 @@ class _Writer:
             self._write_step(step, position, last_use, lines)
         lines.append(f"return {self._result()}")
         return Body(tuple(arguments), (*self._size_lines(arguments), *_without_echo(lines)))
+
+    def _needed(self) -> set[fx.Node]:
+        """All values that reach the result, or something that has an effect."""
+        needed = set(nodes_in(self._returned()))
+        for item in reversed(self.tree.items):
+            if isinstance(item, CallTree) or item in needed or not _is_pure(item):
+                needed.update(self._operands(item))
+        return needed
 
     # -- arguments --------------------------------------------------------------------------
 
@@ -136,7 +145,7 @@ class _Writer:
         taken: set[fx.Node] = set()
         for item in self.tree.items:
             if isinstance(item, fx.Node):
-                if item in taken or _is_query(item) or (not item.users and _is_pure(item)):
+                if item in taken or _is_query(item) or (item not in self.live and _is_pure(item)):
                     continue
                 step = self._node_step(item, taken)
             else:
@@ -149,11 +158,12 @@ class _Writer:
         statement = self.recording.origins[node.name].statement
         source = statement_at(statement.file, statement.line)
         step = _Step(node, statement, source, 0, [node])
-        parts = [u for u in node.users if u.target is operator.getitem]
+        users = [u for u in node.users if u in self.live]
+        parts = [u for u in users if u.target is operator.getitem]
         several = (
             self.recording.values.get(node.name) is None and node.target is not operator.setitem
         )
-        only_parts = several and bool(parts) and len(parts) == len(node.users)
+        only_parts = several and bool(parts) and len(parts) == len(users)
         if only_parts and max(len(parts), len(source.targets)) > 1:
             step.values = sorted(parts, key=lambda p: int(str(p.args[1])))
             step.unpacked = True
@@ -165,8 +175,12 @@ class _Writer:
         statement = tree.call.statement
         assert statement is not None
         source = statement_at(statement.file, statement.line)
-        several = len(tree.outputs) > 1
-        return _Step(tree, statement, source, 0, list(tree.outputs), several)
+        used = [value for value in tree.outputs if value in self.live]
+        returned = self.context.result(tree)
+        taken_apart = isinstance(returned, tuple) and len(returned) == len(source.targets) > 1
+        if len(used) > 1 or (used and taken_apart):
+            return _Step(tree, statement, source, 0, list(nodes_in(returned)), unpacked=True)
+        return _Step(tree, statement, source, 0, used)
 
     @staticmethod
     def _instance(step: _Step, steps: list[_Step]) -> int:
@@ -178,7 +192,7 @@ class _Writer:
             last.statement.file == step.statement.file
             and last.source.start == step.source.start
             and last.statement.function == step.statement.function
-            and step.statement.instruction > last.statement.instruction
+            and (step.statement.instruction > last.statement.instruction or _is_part(step, last))
         )
         return last.instance if same else last.instance + 1
 
@@ -251,7 +265,7 @@ class _Writer:
     def _write_step(
         self, step: _Step, position: int, last_use: Mapping[fx.Node, int], lines: list[str]
     ) -> None:
-        text, precedence = self._text(step.item)
+        text, precedence = self._text(step)
         if step.into is not None:
             self.texts[step.values[0]] = (text, precedence)
             return
@@ -280,14 +294,13 @@ class _Writer:
     def _unpacked(self, step: _Step, live: set[str], last_use: Mapping[fx.Node, int]) -> str:
         taken = set(live)
 
-        def named(value: object) -> str:
+        def named(value: object, place: int = 0) -> str:
             if isinstance(value, (tuple, list)):
-                inner = ", ".join(named(v) for v in value)
+                inner = ", ".join(named(v, i) for i, v in enumerate(value))
                 return f"({inner},)" if len(value) == 1 else f"({inner})"
             if not isinstance(value, fx.Node) or value not in last_use:
-                return "_"
-            index = step.values.index(value)
-            self.names[value] = name = self._name(step, index, taken)
+                return self._dropped(step, place, taken)
+            self.names[value] = name = self._name(step, step.values.index(value), taken)
             taken.add(name)
             return name
 
@@ -300,8 +313,7 @@ class _Writer:
     def _name(self, step: _Step, index: int, taken: set[str]) -> str:
         """A free name: the source's, or the one that the same statement had before."""
         index = self._position(step, index)
-        operation = "" if isinstance(step.item, CallTree) else _function(step.item)
-        key = (step.statement.file, step.source.start, index, operation)
+        key = self._key(step, index)
         used = {*taken, *self.size_names.values()}
         known = self.names_given.get(key)
         if known is None or known in used:
@@ -309,6 +321,16 @@ class _Writer:
             known = _unused("x" if hint == "_" else hint, used)
         self.names_given[key] = known
         return known
+
+    def _dropped(self, step: _Step, place: int, taken: set[str]) -> str:
+        """What the same statement called the value before, so that a loop stays one."""
+        known = self.names_given.get(self._key(step, place), "_")
+        return "_" if known in taken else known
+
+    @staticmethod
+    def _key(step: _Step, place: int) -> tuple[str, int, int, str]:
+        operation = "" if isinstance(step.item, CallTree) else _function(step.item)
+        return step.statement.file, step.source.start, place, operation
 
     @staticmethod
     def _hint(step: _Step, index: int) -> str:
@@ -331,11 +353,12 @@ class _Writer:
             return result.index(step.values[index])
         return index
 
-    def _text(self, item: Item) -> tuple[str, int]:
+    def _text(self, step: _Step) -> tuple[str, int]:
+        item = step.item
         if isinstance(item, CallTree):
             text = self.context.call(item, self.argument)
-            if len(item.outputs) == 1:
-                text += _path_to(item.outputs[0], self.context.result(item)) or ""
+            if step.values and not step.unpacked:
+                text += _path_to(step.values[0], self.context.result(item)) or ""
             return text, ATOM
         if item.target is operator.setitem or item.target in INPLACE:
             return "", ATOM
@@ -361,12 +384,12 @@ class _Writer:
     def _returned(self) -> object:
         if self.tree.call is None or self.tree.path == "":
             return next(n for n in self.recording.graph.nodes if n.op == "output").args[0]
-        return tuple(self.tree.outputs)
+        return tuple(self.tree.returns)
 
     def _result(self) -> str:
         if self.tree.path == "":
             return self.context.output(self.argument)
-        return ", ".join(self.argument(v) for v in self.tree.outputs) or "None"
+        return ", ".join(self.argument(v) for v in self.tree.returns) or "None"
 
     # -- Names ------------------------------------------------------------------------------
 
@@ -463,6 +486,15 @@ _RESULT_NAMES = {
     "scaled_dot_product_attention": "y",
     "cross_entropy": "loss",
 }
+
+
+def _is_part(step: _Step, of: _Step) -> bool:
+    """One of several results, which the recorder took apart as soon as they came."""
+    return (
+        isinstance(step.item, fx.Node)
+        and step.item.target is operator.getitem
+        and step.item.args[0] is of.item
+    )
 
 
 def _find_parts(steps: list[_Step]) -> None:

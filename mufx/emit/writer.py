@@ -21,6 +21,7 @@ from mufx.emit.initialisation import InitScale, init_body
 from mufx.emit.layout import WIDTH, wrapped
 from mufx.emit.loops import fold_loops
 from mufx.emit.modules import Kind, ModuleTree, module_tree
+from mufx.emit.returns import settle_returns
 from mufx.emit.text import hole, merged
 from mufx.factory import place_of
 from mufx.recording import Call, Recording
@@ -76,7 +77,13 @@ class _Writer:
         self.tree: ModuleTree = module_tree(emission.construction.model, called, changed)
         self.aliases = _aliases(emission.construction)
         self.classes: dict[str, EmittedClass] = {}
+        called = [list(calls.values()) for calls in self.calls]
+        settle_returns(list(zip(self.recordings, called, strict=True)), self._written_class)
         self._splice()
+
+    def _written_class(self, path: str) -> type | None:
+        """The original class of a module whose forward is written; `None` for one of torch."""
+        return None if self.tree.kinds[path] is Kind.LEAF else type(self.tree.modules[path])
 
     # -- what is called ---------------------------------------------------------------------
 
@@ -114,7 +121,7 @@ class _Writer:
         paths = [i.path for i in tree.items if isinstance(i, CallTree)]
         wanted = [p for _, p in self.tree.children(tree.path) if p not in self.tree.places]
         one_way = all(
-            len(i.inputs) == 1 and len(i.outputs) == 1
+            len(i.inputs) == 1 and len(i.returns) == 1
             for i in tree.items
             if isinstance(i, CallTree)
         )
@@ -163,7 +170,7 @@ class _Writer:
         def result(tree: CallTree) -> object:
             if self.tree.kinds[tree.path] is Kind.LEAF:
                 return recording.results[tree.key]
-            return tree.outputs[0] if len(tree.outputs) == 1 else tuple(tree.outputs)
+            return tree.returns[0] if len(tree.returns) == 1 else tuple(tree.returns)
 
         return BodyContext(
             recording, self.emission.comments, self.parameter, call, output, self.inputs, result
@@ -173,15 +180,8 @@ class _Writer:
         """The forward of a module, the same for all its calls, for both modes."""
         by_mode: list[Body | None] = []
         for recording, calls in zip(self.recordings, self.calls, strict=True):
-            bodies: list[Body] = []
-            for tree in (t for t in calls.values() if t.path == path):
-                named = bodies[0].arguments if bodies else ()
-                bodies.append(write_body(tree, self._context(recording, path), named))
-            lists = self.tree.lists(path)
-            folded = [Body(b.arguments, tuple(fold_loops(b.lines, lists))) for b in bodies]
-            if len(set(folded)) > 1:
-                raise self._cannot(path, "is called in different ways in one forward pass")
-            by_mode.append(folded[0] if folded else None)
+            trees = [t for t in calls.values() if t.path == path]
+            by_mode.append(self._shared(trees, self._context(recording, path)) if trees else None)
         train, evaluate = by_mode
         if train is None or evaluate is None:
             return train or evaluate
@@ -195,6 +195,26 @@ class _Writer:
                 *evaluate.lines,
             ]
         return Body(train.arguments, tuple(lines))
+
+    def _shared(self, trees: Sequence[CallTree], context: BodyContext) -> Body:
+        """The body of the call that returns most, if it is that of the others too."""
+        most = max(trees, key=lambda t: sum(v is not None for v in t.returns))
+        body = write_body(most, context)
+        for tree in (t for t in trees if t is not most):
+            if not self._is_another(tree, most, body, context):
+                raise self._cannot(most.path, "is called in different ways in one forward pass")
+        return Body(body.arguments, tuple(fold_loops(body.lines, self.tree.lists(most.path))))
+
+    @staticmethod
+    def _is_another(tree: CallTree, most: CallTree, body: Body, context: BodyContext) -> bool:
+        """Whether a call has the body of the one that returns most, but for what it lacks."""
+        if len(tree.returns) != len(most.returns):
+            return False
+        lacks = [own is None for own in tree.returns]
+        if any(lacks):
+            kept = [None if out else v for out, v in zip(lacks, most.returns, strict=True)]
+            body = write_body(replace(most, returns=kept), context, body.arguments)
+        return write_body(tree, context, body.arguments) == body
 
     def _cannot(self, path: str, why: str) -> MufxError:
         return MufxError(
@@ -232,7 +252,7 @@ class _Writer:
     def _instance(self, path: str) -> Instance:
         module = self.tree.modules[path]
         body = self._body(path)
-        results = {len(t.outputs) for calls in self.calls for t in calls.values() if t.path == path}
+        results = {len(t.returns) for calls in self.calls for t in calls.values() if t.path == path}
         return Instance(
             path,
             type(module).__name__,

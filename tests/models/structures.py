@@ -159,6 +159,37 @@ class Carried(nn.Module):
         return self.out(x + state)
 
 
+class Halves(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(width, 2 * width)
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        y, state = torch.tanh(self.inner(x + state)).chunk(2, -1)
+        return x + y, state
+
+
+class Drops(nn.Module):
+    """What every call passes on, and the last one drops: of a list, and of one module."""
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.embed = nn.Linear(8, width)
+        self.cells = nn.ModuleList(Cell(width) for _ in range(3))
+        self.halves = Halves(width)
+        self.out = nn.Linear(width, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        state = torch.zeros_like(x)
+        for cell in self.cells:
+            x, state = cell(x, state)
+        state = torch.ones_like(x)
+        for _ in range(3):
+            x, state = self.halves(x, state)
+        return self.out(x)
+
+
 class Images(nn.Module):
     """Batch statistics, and stages of different widths."""
 
