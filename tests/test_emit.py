@@ -58,6 +58,7 @@ INPUTS: dict[str, Inputs] = {
     "Containers": vectors,
     "Carried": ids,
     "Drops": vectors,
+    "Ways": vectors,
     "Images": images,
     "State": ids,
     "Operators": vectors,

@@ -332,15 +332,18 @@ class _Writer:
         operation = "" if isinstance(step.item, CallTree) else _function(step.item)
         return step.statement.file, step.source.start, place, operation
 
-    @staticmethod
-    def _hint(step: _Step, index: int) -> str:
+    def _hint(self, step: _Step, index: int) -> str:
         targets = step.source.targets
         whole = step.unpacked or len(targets) == 1 or isinstance(step.item, CallTree)
         if index < len(targets) and (whole or step.part is not None):
             return targets[index]
         if isinstance(step.item, CallTree):
             return "x"
-        return _RESULT_NAMES.get(_function(step.item), _function(step.item))
+        operand = step.item.args[0] if step.item.args else None
+        name = _RESULT_NAMES.get(_function(step.item), _function(step.item))
+        return (
+            self.names.get(operand, name) if name == "x" and isinstance(operand, fx.Node) else name
+        )
 
     def _position(self, step: _Step, index: int) -> int:
         """Where a value stands in what a call returned, for the name that the source gives it."""

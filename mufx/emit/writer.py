@@ -13,7 +13,6 @@ import torch
 from torch import fx, nn
 
 from mufx.construction import Construction
-from mufx.diagnostics import MufxError, error
 from mufx.emit.bodies import Body, BodyContext, write_body
 from mufx.emit.calls import CallTree, call_tree
 from mufx.emit.classes import EmittedClass, Instance, group
@@ -23,7 +22,6 @@ from mufx.emit.loops import fold_loops
 from mufx.emit.modules import Kind, ModuleTree, module_tree
 from mufx.emit.returns import settle_returns
 from mufx.emit.text import hole, merged
-from mufx.factory import place_of
 from mufx.recording import Call, Recording
 
 
@@ -77,9 +75,10 @@ class _Writer:
         self.tree: ModuleTree = module_tree(emission.construction.model, called, changed)
         self.aliases = _aliases(emission.construction)
         self.classes: dict[str, EmittedClass] = {}
-        called = [list(calls.values()) for calls in self.calls]
-        settle_returns(list(zip(self.recordings, called, strict=True)), self._written_class)
-        self._splice()
+        every = [list(calls.values()) for calls in self.calls]
+        settle_returns(list(zip(self.recordings, every, strict=True)), self._written_class)
+        self.dissolved: set[str] = set()
+        self.bodies = self._find_bodies()
 
     def _written_class(self, path: str) -> type | None:
         """The original class of a module whose forward is written; `None` for one of torch."""
@@ -105,13 +104,18 @@ class _Writer:
         }
 
     def _splice(self) -> None:
-        """Calls of containers dissolve into their caller, unless they are plain chains."""
+        """Calls of containers dissolve into their caller, unless they are plain chains.
+
+        So do those of modules that have no one forward for all their calls.
+        """
         for i, root in enumerate(self.trees):
             _dissolve(root, self._is_transparent)
             self.calls[i] = {t.key: t for t in root.trees()}
 
     def _is_transparent(self, tree: CallTree) -> bool:
         kind = self.tree.kinds.get(tree.path)
+        if tree.path in self.dissolved:
+            return True
         if kind is Kind.SEQUENTIAL:
             return not self._is_chain(tree)
         return kind in (Kind.LIST, Kind.DICT)
@@ -153,8 +157,7 @@ class _Writer:
     def _context(self, recording: Recording, path: str) -> BodyContext:
         def call(tree: CallTree, argument: Callable[[object], str]) -> str:
             reached = self.tree.within(tree.path, path)
-            if reached is None:
-                raise self._cannot(tree.path, f"is called by {path}, which does not hold it")
+            assert reached is not None, tree.path
             target = f"self.{self.tree.attribute(reached, path)}"
             kind = self.tree.kinds[tree.path]
             if kind is Kind.LEAF:
@@ -176,17 +179,32 @@ class _Writer:
             recording, self.emission.comments, self.parameter, call, output, self.inputs, result
         )
 
+    def _find_bodies(self) -> dict[str, Body]:
+        """By path: the forward of every module that has one."""
+        while True:
+            self._splice()
+            called = {path for calls in self.calls for path, _ in calls}
+            written = [p for p, k in self.tree.kinds.items() if k is Kind.CLASS and p in called]
+            bodies = {path: self._body(path) for path in written}
+            found = {path: body for path, body in bodies.items() if body is not None}
+            if found.keys() == bodies.keys():
+                return found
+            self.dissolved |= bodies.keys() - found.keys()
+
     def _body(self, path: str) -> Body | None:
-        """The forward of a module, the same for all its calls, for both modes."""
-        by_mode: list[Body | None] = []
+        """The forward of a module; `None` if no one forward does what all its calls do."""
+        by_mode: list[Body] = []
         for recording, calls in zip(self.recordings, self.calls, strict=True):
             trees = [t for t in calls.values() if t.path == path]
-            by_mode.append(self._shared(trees, self._context(recording, path)) if trees else None)
-        train, evaluate = by_mode
-        if train is None or evaluate is None:
-            return train or evaluate
+            if not trees:
+                continue
+            body = self._shared(trees, self._context(recording, path))
+            if body is None:
+                return None
+            by_mode.append(body)
+        train, evaluate = by_mode[0], by_mode[-1]
         if train.arguments != evaluate.arguments:
-            raise self._cannot(path, "takes different inputs in training and in evaluation")
+            return None
         lines = merged(train.lines, evaluate.lines)
         if lines is None:
             lines = [
@@ -196,14 +214,19 @@ class _Writer:
             ]
         return Body(train.arguments, tuple(lines))
 
-    def _shared(self, trees: Sequence[CallTree], context: BodyContext) -> Body:
+    def _shared(self, trees: Sequence[CallTree], context: BodyContext) -> Body | None:
         """The body of the call that returns most, if it is that of the others too."""
+        if not all(self._holds_what_it_calls(tree) for tree in trees):
+            return None
         most = max(trees, key=lambda t: sum(v is not None for v in t.returns))
         body = write_body(most, context)
-        for tree in (t for t in trees if t is not most):
-            if not self._is_another(tree, most, body, context):
-                raise self._cannot(most.path, "is called in different ways in one forward pass")
+        if not all(t is most or self._is_another(t, most, body, context) for t in trees):
+            return None
         return Body(body.arguments, tuple(fold_loops(body.lines, self.tree.lists(most.path))))
+
+    def _holds_what_it_calls(self, tree: CallTree) -> bool:
+        called = [item.path for item in tree.items if isinstance(item, CallTree)]
+        return all(self.tree.within(path, tree.path) is not None for path in called)
 
     @staticmethod
     def _is_another(tree: CallTree, most: CallTree, body: Body, context: BodyContext) -> bool:
@@ -215,16 +238,6 @@ class _Writer:
             kept = [None if out else v for out, v in zip(lacks, most.returns, strict=True)]
             body = write_body(replace(most, returns=kept), context, body.arguments)
         return write_body(tree, context, body.arguments) == body
-
-    def _cannot(self, path: str, why: str) -> MufxError:
-        return MufxError(
-            error(
-                "MUF404",
-                f"{path or 'the model'} {why}, which one class cannot express",
-                hint="give each way a module of its own",
-                place=replace(place_of(type(self.tree.modules[path])), module=path),
-            )
-        )
 
     # -- classes ----------------------------------------------------------------------------
 
@@ -251,7 +264,7 @@ class _Writer:
 
     def _instance(self, path: str) -> Instance:
         module = self.tree.modules[path]
-        body = self._body(path)
+        body = self.bodies.get(path)
         results = {len(t.returns) for calls in self.calls for t in calls.values() if t.path == path}
         return Instance(
             path,

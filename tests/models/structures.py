@@ -190,6 +190,45 @@ class Drops(nn.Module):
         return self.out(x)
 
 
+class Tables(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("near", torch.arange(width) / width, persistent=False)
+        self.register_buffer("far", torch.arange(width) / 100)
+        self.mix = nn.Linear(width, width)
+        self.gain = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor, which: str) -> tuple[Tensor, Tensor]:
+        table = self.near if which == "near" else self.mix(self.far)
+        return torch.cos(table) * x.mean(), torch.sin(table) * self.gain
+
+
+class Apply(nn.Module):
+    def forward(self, x: Tensor, module: nn.Module, scale: Tensor | None = None) -> Tensor:
+        y = torch.tanh(module(x))
+        return y if scale is None else y * scale
+
+
+class Ways(nn.Module):
+    """One module called in two ways, one that is lent others, one with more in evaluation."""
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.embed = nn.Linear(8, width)
+        self.tables = Tables(width)
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
+        self.apply_to = Apply()
+        self.out = nn.Linear(width, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        tables = {which: self.tables(x, which) for which in ("near", "far")}
+        for layer, which in zip(self.layers, tables, strict=True):
+            cos, sin = tables[which]
+            x = x + self.apply_to(x * cos, layer) * sin
+        return self.out(x if self.training else self.apply_to(x, self.layers[0], x.mean()))
+
+
 class Images(nn.Module):
     """Batch statistics, and stages of different widths."""
 
