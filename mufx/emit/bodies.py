@@ -20,6 +20,7 @@ from mufx.construction import is_random
 from mufx.diagnostics import MufxError, Place, error
 from mufx.emit.calls import CallTree, Item, nodes_in
 from mufx.emit.expressions import ATOM, INPLACE, expression
+from mufx.emit.sizes import size_text
 from mufx.emit.sources import SourceStatement, statement_at
 from mufx.recording import Recording, Size, Statement
 
@@ -416,8 +417,8 @@ class _Writer:
             return expression(node, self)
         raise AssertionError(f"{node} is used before it is written")
 
-    def size(self, size: Size) -> str:
-        """Text of a free size, by the sizes that the arguments show."""
+    def size(self, size: Size) -> tuple[str, int]:
+        """Text and precedence of a free size, by the sizes that the arguments show."""
         expr: Any = size.expr
         named = expr.xreplace({e: sympy.Symbol(name) for e, name in self.size_names.items()})
         names = {str(s) for s in named.free_symbols}
@@ -431,7 +432,7 @@ class _Writer:
                 )
             )
         self.sizes_used.update(dict.fromkeys(names))
-        return _sympy_text(named)
+        return size_text(named)
 
     def device(self) -> str:
         """Text of the device that the inputs are on."""
@@ -585,9 +586,3 @@ def _without_echo(lines: list[str]) -> list[str]:
         if sign and left == name and "  # " not in right:
             return [*lines[:-2], f"return {right}"]
     return lines
-
-
-def _sympy_text(expr: object) -> str:
-    from torch.utils._sympy.printers import PythonPrinter
-
-    return str(PythonPrinter().doprint(expr))

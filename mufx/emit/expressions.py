@@ -59,8 +59,8 @@ class Names(Protocol):
         """Text and precedence of a value."""
         ...
 
-    def size(self, size: Size) -> str:
-        """Text of a free size."""
+    def size(self, size: Size) -> tuple[str, int]:
+        """Text and precedence of a free size."""
         ...
 
     def device(self) -> str:
@@ -107,6 +107,8 @@ def names_value(value: Any, names: Names) -> tuple[str, int]:
     """Text and precedence of an operand, a node or a literal."""
     if isinstance(value, fx.Node):
         return names.value(value)
+    if isinstance(value, Size):
+        return names.size(value)
     text = literal(value, names)
     negative = isinstance(value, (int, float)) and value < 0
     return text, UNARY if negative else ATOM
@@ -143,7 +145,7 @@ def literal(value: Any, names: Names, name: str = "") -> str:  # noqa: C901  one
     if isinstance(value, fx.Node):
         return names.value(value)[0]
     if isinstance(value, Size):
-        return names.size(value)
+        return names.size(value)[0]
     if isinstance(value, InputDevice):
         return names.device()
     if isinstance(value, float) and (value != value or value in (float("inf"), -float("inf"))):

@@ -510,6 +510,7 @@ def _header(emission: Emission, text: str) -> str:
     standard = ["from collections import OrderedDict"] if "OrderedDict(" in text else []
     typing = [name for name in ("Any", "NamedTuple") if re.search(rf"\b{name}\b", text)]
     standard += [f"from typing import {', '.join(typing)}"] if typing else []
+    standard.insert(0, "import math") if re.search(r"(?<![\w.])math\.", text) else None
     lines += [*standard, ""] if standard else []
     lines += ["import torch"]
     lines += ["import torch.nn.functional as F"] if re.search(r"(?<![\w.])F\.", text) else []
