@@ -274,6 +274,22 @@ def test_examples_read_as_written_by_hand(name: str, golden: Golden) -> None:
     golden(f"emit/{name}.txt", text[header:])
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("State", "        x[:, 0] = 0\n"),
+        ("Modes", "class Squash(nn.Module):\n    def forward(self, x: Tensor) -> tuple[Tensor, "),
+        (
+            "Modes",
+            "        return F.dropout(torch.tanh(x), p=0.1, training=self.training), x * 2\n",
+        ),
+        ("Modes", "            both_0, both_1 = self.squash(self.inner(x))\n"),
+    ],
+)
+def test_a_line_reads_as_its_source(name: str, expected: str) -> None:
+    assert expected in conversion(name).text
+
+
 T = sympy.Symbol("T", positive=True, integer=True)
 B = sympy.Symbol("B", positive=True, integer=True)
 

@@ -19,7 +19,7 @@ from torch import fx
 from mufx.construction import is_random
 from mufx.diagnostics import MufxError, Place, error
 from mufx.emit.calls import CallTree, Item, nodes_in
-from mufx.emit.expressions import ATOM, INPLACE, expression
+from mufx.emit.expressions import ATOM, INPLACE, expression, index_text
 from mufx.emit.sizes import size_text
 from mufx.emit.sources import SourceStatement, statement_at
 from mufx.recording import Recording, Size, Statement
@@ -220,7 +220,9 @@ class _Writer:
             return False
         j = users[0]
         if j == len(steps):
-            return step.source.is_return and i == j - 1
+            later = steps[i + 1 :]
+            together = step.source.is_return and all(s.into is not None for s in later)
+            return together and (_is_pure(step.item) or all(_is_pure(s.item) for s in later))
         if steps[j].instance != step.instance:
             return False
         between = steps[i + 1 : j]
@@ -272,8 +274,9 @@ class _Writer:
             return
         comment = self._comment(step.item)
         if isinstance(step.item, fx.Node) and step.item.target is operator.setitem:
-            into, index, content = (self.argument(a) for a in step.item.args)
-            lines.append(f"{into}[{_bare(index)}] = {content}{comment}")
+            into, place, content = step.item.args
+            place = index_text(place, self)
+            lines.append(f"{self.argument(into)}[{place}] = {self.argument(content)}{comment}")
             return
         if isinstance(step.item, fx.Node) and step.item.target in INPLACE:
             first, second = step.item.args
@@ -335,16 +338,17 @@ class _Writer:
 
     def _hint(self, step: _Step, index: int) -> str:
         targets = step.source.targets
+        if step.unpacked and len(targets) == 1:
+            return f"{targets[0]}_{index}"
         whole = step.unpacked or len(targets) == 1 or isinstance(step.item, CallTree)
         if index < len(targets) and (whole or step.part is not None):
             return targets[index]
         if isinstance(step.item, CallTree):
             return "x"
-        operand = step.item.args[0] if step.item.args else None
         name = _RESULT_NAMES.get(_function(step.item), _function(step.item))
-        return (
-            self.names.get(operand, name) if name == "x" and isinstance(operand, fx.Node) else name
-        )
+        if name != "x" or not isinstance(step.item.args[0], fx.Node):
+            return name
+        return self.names.get(step.item.args[0], name)
 
     def _position(self, step: _Step, index: int) -> int:
         """Where a value stands in what a call returned, for the name that the source gives it."""

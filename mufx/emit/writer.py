@@ -328,12 +328,13 @@ class _Writer:
         lines = [f"class {emitted.name}(nn.Module):"]
         if root:
             lines += [*self._root_init(init), "", *self._init_weights()]
-        else:
+        elif init or not first.has_forward:
             lines += [f"    def __init__(self{parameters}) -> None:", "        super().__init__()"]
             lines += [f"        {line}" for line in init]
         if first.has_forward:
             arguments = "".join(f", {name}: Tensor" for name in first.arguments)
-            lines += ["", f"    def forward(self{arguments}) -> {self._result_type(first)}:"]
+            lines += [""] if len(lines) > 1 else []
+            lines += [f"    def forward(self{arguments}) -> {self._result_type(first)}:"]
             lines += [f"        {line}" for line in body]
         return "\n".join(wrapped(line) for line in lines)
 

@@ -317,17 +317,24 @@ class Record(nn.Module):
         return Output(logits, F.cross_entropy(logits, labels), (hidden, logits))
 
 
+class Squash(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return F.dropout(torch.tanh(x), 0.1, self.training), x * 2
+
+
 class Modes(nn.Module):
     """Another computation in training."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
         self.inner = nn.Linear(8, width)
+        self.squash = Squash()
         self.auxiliary = nn.Linear(width, 4)
         self.out = nn.Linear(width, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = torch.relu(self.inner(x))
+        both = self.squash(self.inner(x))
+        h = both[0] * both[1]
         if self.training:
             h = h + torch.randn_like(h) * 0.1
             return self.out(h) + self.auxiliary(h)
