@@ -98,7 +98,6 @@ CODES: dict[str, str] = {
     "MUF401": "an operation that has no public name",
     "MUF402": "an argument that cannot be written as source",
     "MUF403": "a size that no tensor of the module has",
-    "MUF404": "a module called in several ways",
     "MUF410": "an initial value that cannot be written as source",
     # 5xx manifest and optimizer groups
     "MUF501": "a manifest that cannot be read",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -15,14 +16,20 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import sympy
 import torch
 from torch import Tensor, nn
+from torch.utils._sympy.functions import FloatPow, FloorDiv, Mod, ToFloat
 
 import mufx
 from mufx.api import Conversion, convert_source, import_emitted
+from mufx.emit.expressions import TIMES
+from mufx.emit.leaves import leaf_expression
+from mufx.emit.sizes import size_text
+from mufx.emit.text import filled
 
 Golden = Callable[[str, str], None]
-Inputs = Callable[[int], tuple[Tensor, ...]]
+Inputs = Callable[..., tuple[Tensor, ...]]
 MODELS = import_emitted(Path(__file__).parent / "models" / "structures.py")
 GPT = import_emitted(Path(__file__).parent.parent / "examples" / "gpt.py")
 
@@ -31,16 +38,16 @@ def vectors(batch: int) -> tuple[Tensor, ...]:
     return (torch.randn(batch, 8),)
 
 
-def ids(batch: int) -> tuple[Tensor, ...]:
-    return (torch.randint(0, 50, (batch, 9)),)
+def ids(batch: int, length: int = 9) -> tuple[Tensor, ...]:
+    return (torch.randint(0, 50, (batch, length)),)
 
 
-def series(batch: int) -> tuple[Tensor, ...]:
-    return (torch.randn(batch, 6, 8),)
+def series(batch: int, length: int = 6) -> tuple[Tensor, ...]:
+    return (torch.randn(batch, length, 8),)
 
 
-def images(batch: int) -> tuple[Tensor, ...]:
-    return (torch.randn(batch, 3, 8, 8),)
+def images(batch: int, size: int = 8) -> tuple[Tensor, ...]:
+    return (torch.randn(batch, 3, size, size),)
 
 
 def labelled(batch: int) -> tuple[Tensor, ...]:
@@ -54,6 +61,8 @@ INPUTS: dict[str, Inputs] = {
     "Places": vectors,
     "Containers": vectors,
     "Carried": ids,
+    "Drops": vectors,
+    "Ways": vectors,
     "Images": images,
     "State": ids,
     "Operators": vectors,
@@ -155,6 +164,19 @@ def test_results_are_bitwise_the_original_s(name: str, training: bool, batch: in
     assert_equal(written.state_dict(), original.state_dict())  # running statistics
 
 
+@pytest.mark.parametrize("name", [n for n, i in INPUTS.items() if i in (ids, series, images)])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("size", [5, 12])
+def test_results_at_other_lengths_are_the_original_s(name: str, training: bool, size: int) -> None:
+    original, written = (m.train(training) for m in pair(name))
+    inputs = INPUTS[name](3, size)
+
+    expected = results(original, inputs)
+    got = results(written, inputs)
+
+    assert_equal(got, expected)
+
+
 @every_model
 def test_memory_can_come_later(name: str) -> None:
     _, expected = pair(name)
@@ -227,6 +249,17 @@ def test_depth_adds_no_lines() -> None:
     assert len(deep.splitlines()) == len(shallow.splitlines())
 
 
+def test_what_the_last_call_drops_changes_no_line() -> None:
+    text = conversion("Drops").text
+
+    forward = text[text.rindex("    def forward") :]
+    assert re.findall(r"^class (\w+)", text, re.MULTILINE) == ["Cell", "Halves", "Drops"]
+    assert (
+        forward.count("        for cell in self.cells:\n            x, state = cell(x, state)") == 1
+    )
+    assert forward.count("        x, state = self.halves(x, state)\n") == 3
+
+
 def test_a_gpt_is_short() -> None:
     assert len(gpt(4).splitlines()) <= 120
 
@@ -239,6 +272,51 @@ def test_examples_read_as_written_by_hand(name: str, golden: Golden) -> None:
 
     header = text.index("from __future__")
     golden(f"emit/{name}.txt", text[header:])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("State", "        x[:, 0] = 0\n"),
+        ("Modes", "class Squash(nn.Module):\n    def forward(self, x: Tensor) -> tuple[Tensor, "),
+        (
+            "Modes",
+            "        return F.dropout(torch.tanh(x), p=0.1, training=self.training), x * 2\n",
+        ),
+        ("Modes", "            both_0, both_1 = self.squash(self.inner(x))\n"),
+    ],
+)
+def test_a_line_reads_as_its_source(name: str, expected: str) -> None:
+    assert expected in conversion(name).text
+
+
+T = sympy.Symbol("T", positive=True, integer=True)
+B = sympy.Symbol("B", positive=True, integer=True)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        (T - 1, "x * (T - 1)"),
+        (-T, "x * -T"),
+        (4 - T, "x * (4 - T)"),
+        (-T - 1, "x * (-T - 1)"),
+        (T - B, "x * (T - B)"),
+        (T - B * FloorDiv(T, 2), "x * (T - B * (T // 2))"),
+        (B * T, "x * (B * T)"),
+        (T**2, "x * (T * T)"),
+        (FloorDiv(T + 1, 2), "x * ((T + 1) // 2)"),
+        (Mod(T, 3), "x * (T % 3)"),
+        (FloatPow(ToFloat(T), sympy.Float(0.5)), "x * T**0.5"),
+        (0.1 * ToFloat(T), "x * (0.1 * torch.sym_float(T))"),
+        (sympy.Max(T, 4), "x * max(4, T)"),
+        (T > 3, "x * (T > 3)"),
+    ],
+)
+def test_a_size_stands_as_one_operand(size: sympy.Basic, expected: str) -> None:
+    text, precedence = size_text(size)
+
+    assert f"x * {text if precedence > TIMES else f'({text})'}" == expected
 
 
 @every_model
@@ -259,3 +337,20 @@ def test_a_file_has_no_line_too_long_and_no_unused_import(name: str) -> None:
     used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
     assert imported - used == {"annotations"}
     assert max(len(line) for line in conversion(name).text.splitlines()) <= 100
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        (nn.GRU(8, 4, 2, batch_first=True), "nn.GRU(8, 4, num_layers=2, batch_first=True)"),
+        (nn.RNN(8, 4, bias=False), "nn.RNN(8, 4, bias=False)"),
+        (nn.LSTM(8, 4, proj_size=2), "nn.LSTM(8, 4, proj_size=2)"),
+        (nn.RNN(8, 4, nonlinearity="relu"), None),
+    ],
+)
+def test_a_recurrent_module_of_torch_is_constructed_again(
+    module: nn.Module, expected: str | None
+) -> None:
+    text = leaf_expression(module)
+
+    assert (text and filled(text)) == expected

@@ -129,28 +129,47 @@ def outputs(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
     return list(output) if isinstance(output, tuple) else [output]
 
 
-@pytest.mark.parametrize("name", ROOTS)
-def test_at_base_width_a_converted_example_is_the_example(name: str) -> None:
+def at_base(name: str) -> tuple[nn.Module, nn.Module]:
+    """The example at base width, and what it is converted to there, after the same seed."""
     example = load(name)
-    knobs = example.base
     conversion = mufx.convert(
         lambda **k: build(example, name, k),
         example.example_inputs,
-        base=knobs,
-        target=knobs,
-        vary=tuple(knobs),
+        base=example.base,
+        target=example.base,
+        vary=tuple(example.base),
     )
-
-    model = conversion.module(device="cpu", seed=0)
-
     torch.manual_seed(0)
-    original = build(example, name, knobs)
+    return build(example, name, example.base), conversion.module(device="cpu", seed=0)
+
+
+@pytest.mark.parametrize("name", ROOTS)
+def test_at_base_width_a_converted_example_is_the_example(name: str) -> None:
+    original, model = at_base(name)
+
+    example = load(name)
     torch.testing.assert_close(model.state_dict(), original.state_dict(), rtol=0, atol=0)
     for training, batch in [(True, 2), (False, 3)]:
         inputs = example.example_inputs(batch)
         expected = outputs(original.train(training), inputs)
         got = outputs(model.train(training), inputs)
         torch.testing.assert_close(got, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["gpt", "llama", "resnet", "encoder"])
+@pytest.mark.parametrize("size", [9, 24])
+def test_a_converted_example_takes_other_lengths(name: str, size: int) -> None:
+    original, model = (m.eval() for m in at_base(name))
+    shapes = [t.shape[:-1] for t in load(name).example_inputs(batch=3)]
+    if name == "resnet":
+        inputs: tuple[Tensor, ...] = (torch.randn(3, 3, size, size),)
+    else:
+        inputs = tuple(torch.randint(0, 256, (*shape, size)) for shape in shapes)
+
+    expected = outputs(original, inputs)
+    got = outputs(model, inputs)
+
+    torch.testing.assert_close(got, expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", ROOTS)

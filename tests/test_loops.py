@@ -72,6 +72,37 @@ CASES = {
             x = block(x)
         """,
     ),
+    "a first value that nothing else reads": (
+        """
+        e = self.embed(ids)
+        y = self.h[0](e)
+        y = self.h[1](y)
+        return self.out(y)
+        """,
+        {"self.h": 2},
+        """
+        y = self.embed(ids)
+        for block in self.h:
+            y = block(y)
+        return self.out(y)
+        """,
+    ),
+    "a first value that is read again": (
+        """
+        e = self.embed(ids)
+        y = self.h[0](e)
+        y = self.h[1](y)
+        return self.out(y + e)
+        """,
+        {"self.h": 2},
+        """
+        e = self.embed(ids)
+        y = e
+        for block in self.h:
+            y = block(y)
+        return self.out(y + e)
+        """,
+    ),
     "every other block": (
         """
         x = self.h[0](x)

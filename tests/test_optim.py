@@ -6,6 +6,8 @@ import copy
 import hashlib
 import importlib.util
 import math
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -490,6 +492,35 @@ def test_the_emitted_file_refuses_a_manifest_of_another(tmp_path: Path) -> None:
     file.write_text(file.read_text(encoding="utf-8") + "# edited\n", encoding="utf-8")
     with pytest.raises(RuntimeError, match="convert it again"):
         alone.param_groups(model, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ('"schema_version": 1', '"schema_version": 2', "is of schema_version 2, not 1"),
+        ('"lr_scale": 0.25', '"lr_scale": 0.5', "was edited: undo that"),
+    ],
+)
+def test_alone_the_emitted_file_refuses_an_edited_manifest(
+    tmp_path: Path, before: str, after: str, said: str
+) -> None:
+    emitted(tmp_path, MLP(4))
+    file = tmp_path / "manifest.json"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace(before, after), encoding="utf-8")
+    assert before in text
+    program = """
+import sys
+sys.modules["mufx"] = None
+import optim_mup, torch
+optim_mup.param_groups(torch.nn.Linear(1, 1), lr=0.1)
+"""
+
+    command = [sys.executable, "-c", program]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert run.returncode == 1
+    assert f"RuntimeError: {file} {said}" in run.stderr
 
 
 def test_the_emitted_file_refuses_a_manifest_without_a_model(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from mufx.construction import is_random
 from mufx.decisions import condition_text
 from mufx.diagnostics import MufxError, Place, error
 from mufx.emit.calls import CallTree, Item, nodes_in
-from mufx.emit.expressions import ATOM, INPLACE, expression
+from mufx.emit.expressions import ATOM, INPLACE, expression, index_text
+from mufx.emit.sizes import size_text
 from mufx.emit.sources import SourceStatement, statement_at
 from mufx.recording import Recording, Size, Statement
 
@@ -81,6 +82,7 @@ class _Writer:
         self.tree, self.context, self.given = tree, context, given
         self.recording = context.recording
         self.inputs = context.inputs(tree)
+        self.live = self._needed()
         self.names: dict[fx.Node, str] = {}
         self.texts: dict[fx.Node, tuple[str, int]] = {}
         self.size_names: dict[Any, str] = {}
@@ -102,6 +104,14 @@ class _Writer:
         checks = self._checks() if self.tree.path == "" else ()
         sizes = self._size_lines(arguments)
         return Body(tuple(arguments), (*checks, *sizes, *_without_echo(lines)))
+
+    def _needed(self) -> set[fx.Node]:
+        """All values that reach the result, or something that has an effect."""
+        needed = set(nodes_in(self._returned()))
+        for item in reversed(self.tree.items):
+            if isinstance(item, CallTree) or item in needed or not _is_pure(item):
+                needed.update(self._operands(item))
+        return needed
 
     # -- arguments --------------------------------------------------------------------------
 
@@ -139,7 +149,7 @@ class _Writer:
         taken: set[fx.Node] = set()
         for item in self.tree.items:
             if isinstance(item, fx.Node):
-                if item in taken or _is_query(item) or (not item.users and _is_pure(item)):
+                if item in taken or _is_query(item) or (item not in self.live and _is_pure(item)):
                     continue
                 step = self._node_step(item, taken)
             else:
@@ -152,11 +162,12 @@ class _Writer:
         statement = self.recording.origins[node.name].statement
         source = statement_at(statement.file, statement.line)
         step = _Step(node, statement, source, 0, [node])
-        parts = [u for u in node.users if u.target is operator.getitem]
+        users = [u for u in node.users if u in self.live]
+        parts = [u for u in users if u.target is operator.getitem]
         several = (
             self.recording.values.get(node.name) is None and node.target is not operator.setitem
         )
-        only_parts = several and bool(parts) and len(parts) == len(node.users)
+        only_parts = several and bool(parts) and len(parts) == len(users)
         if only_parts and max(len(parts), len(source.targets)) > 1:
             step.values = sorted(parts, key=lambda p: int(str(p.args[1])))
             step.unpacked = True
@@ -168,8 +179,12 @@ class _Writer:
         statement = tree.call.statement
         assert statement is not None
         source = statement_at(statement.file, statement.line)
-        several = len(tree.outputs) > 1
-        return _Step(tree, statement, source, 0, list(tree.outputs), several)
+        used = [value for value in tree.outputs if value in self.live]
+        returned = self.context.result(tree)
+        taken_apart = isinstance(returned, tuple) and len(returned) == len(source.targets) > 1
+        if len(used) > 1 or (used and taken_apart):
+            return _Step(tree, statement, source, 0, list(nodes_in(returned)), unpacked=True)
+        return _Step(tree, statement, source, 0, used)
 
     @staticmethod
     def _instance(step: _Step, steps: list[_Step]) -> int:
@@ -181,7 +196,7 @@ class _Writer:
             last.statement.file == step.statement.file
             and last.source.start == step.source.start
             and last.statement.function == step.statement.function
-            and step.statement.instruction > last.statement.instruction
+            and (step.statement.instruction > last.statement.instruction or _is_part(step, last))
         )
         return last.instance if same else last.instance + 1
 
@@ -208,7 +223,9 @@ class _Writer:
             return False
         j = users[0]
         if j == len(steps):
-            return step.source.is_return and i == j - 1
+            later = steps[i + 1 :]
+            together = step.source.is_return and all(s.into is not None for s in later)
+            return together and (_is_pure(step.item) or all(_is_pure(s.item) for s in later))
         if steps[j].instance != step.instance:
             return False
         between = steps[i + 1 : j]
@@ -254,14 +271,15 @@ class _Writer:
     def _write_step(
         self, step: _Step, position: int, last_use: Mapping[fx.Node, int], lines: list[str]
     ) -> None:
-        text, precedence = self._text(step.item)
+        text, precedence = self._text(step)
         if step.into is not None:
             self.texts[step.values[0]] = (text, precedence)
             return
         comment = self._comment(step.item)
         if isinstance(step.item, fx.Node) and step.item.target is operator.setitem:
-            into, index, content = (self.argument(a) for a in step.item.args)
-            lines.append(f"{into}[{_bare(index)}] = {content}{comment}")
+            into, place, content = step.item.args
+            place = index_text(place, self)
+            lines.append(f"{self.argument(into)}[{place}] = {self.argument(content)}{comment}")
             return
         if isinstance(step.item, fx.Node) and step.item.target in INPLACE:
             first, second = step.item.args
@@ -283,14 +301,13 @@ class _Writer:
     def _unpacked(self, step: _Step, live: set[str], last_use: Mapping[fx.Node, int]) -> str:
         taken = set(live)
 
-        def named(value: object) -> str:
+        def named(value: object, place: int = 0) -> str:
             if isinstance(value, (tuple, list)):
-                inner = ", ".join(named(v) for v in value)
+                inner = ", ".join(named(v, i) for i, v in enumerate(value))
                 return f"({inner},)" if len(value) == 1 else f"({inner})"
             if not isinstance(value, fx.Node) or value not in last_use:
-                return "_"
-            index = step.values.index(value)
-            self.names[value] = name = self._name(step, index, taken)
+                return self._dropped(step, place, taken)
+            self.names[value] = name = self._name(step, step.values.index(value), taken)
             taken.add(name)
             return name
 
@@ -303,8 +320,7 @@ class _Writer:
     def _name(self, step: _Step, index: int, taken: set[str]) -> str:
         """A free name: the source's, or the one that the same statement had before."""
         index = self._position(step, index)
-        operation = "" if isinstance(step.item, CallTree) else _function(step.item)
-        key = (step.statement.file, step.source.start, index, operation)
+        key = self._key(step, index)
         used = {*taken, *self.size_names.values()}
         known = self.names_given.get(key)
         if known is None or known in used:
@@ -313,15 +329,29 @@ class _Writer:
         self.names_given[key] = known
         return known
 
+    def _dropped(self, step: _Step, place: int, taken: set[str]) -> str:
+        """What the same statement called the value before, so that a loop stays one."""
+        known = self.names_given.get(self._key(step, place), "_")
+        return "_" if known in taken else known
+
     @staticmethod
-    def _hint(step: _Step, index: int) -> str:
+    def _key(step: _Step, place: int) -> tuple[str, int, int, str]:
+        operation = "" if isinstance(step.item, CallTree) else _function(step.item)
+        return step.statement.file, step.source.start, place, operation
+
+    def _hint(self, step: _Step, index: int) -> str:
         targets = step.source.targets
+        if step.unpacked and len(targets) == 1:
+            return f"{targets[0]}_{index}"
         whole = step.unpacked or len(targets) == 1 or isinstance(step.item, CallTree)
         if index < len(targets) and (whole or step.part is not None):
             return targets[index]
         if isinstance(step.item, CallTree):
             return "x"
-        return _RESULT_NAMES.get(_function(step.item), _function(step.item))
+        name = _RESULT_NAMES.get(_function(step.item), _function(step.item))
+        if name != "x" or not isinstance(step.item.args[0], fx.Node):
+            return name
+        return self.names.get(step.item.args[0], name)
 
     def _position(self, step: _Step, index: int) -> int:
         """Where a value stands in what a call returned, for the name that the source gives it."""
@@ -334,11 +364,12 @@ class _Writer:
             return result.index(step.values[index])
         return index
 
-    def _text(self, item: Item) -> tuple[str, int]:
+    def _text(self, step: _Step) -> tuple[str, int]:
+        item = step.item
         if isinstance(item, CallTree):
             text = self.context.call(item, self.argument)
-            if len(item.outputs) == 1:
-                text += _path_to(item.outputs[0], self.context.result(item)) or ""
+            if step.values and not step.unpacked:
+                text += _path_to(step.values[0], self.context.result(item)) or ""
             return text, ATOM
         if item.target is operator.setitem or item.target in INPLACE:
             return "", ATOM
@@ -364,12 +395,12 @@ class _Writer:
     def _returned(self) -> object:
         if self.tree.call is None or self.tree.path == "":
             return next(n for n in self.recording.graph.nodes if n.op == "output").args[0]
-        return tuple(self.tree.outputs)
+        return tuple(self.tree.returns)
 
     def _result(self) -> str:
         if self.tree.path == "":
             return self.context.output(self.argument)
-        return ", ".join(self.argument(v) for v in self.tree.outputs) or "None"
+        return ", ".join(self.argument(v) for v in self.tree.returns) or "None"
 
     # -- Names ------------------------------------------------------------------------------
 
@@ -393,8 +424,8 @@ class _Writer:
             return expression(node, self)
         raise AssertionError(f"{node} is used before it is written")
 
-    def size(self, size: Size) -> str:
-        """Text of a free size, by the sizes that the arguments show."""
+    def size(self, size: Size) -> tuple[str, int]:
+        """Text and precedence of a free size, by the sizes that the arguments show."""
         expr: Any = size.expr
         named = expr.xreplace({e: sympy.Symbol(name) for e, name in self.size_names.items()})
         names = {str(s) for s in named.free_symbols}
@@ -408,7 +439,7 @@ class _Writer:
                 )
             )
         self.sizes_used.update(dict.fromkeys(names))
-        return _sympy_text(named)
+        return size_text(named)
 
     def device(self) -> str:
         """Text of the device that the inputs are on."""
@@ -480,6 +511,15 @@ _RESULT_NAMES = {
     "scaled_dot_product_attention": "y",
     "cross_entropy": "loss",
 }
+
+
+def _is_part(step: _Step, of: _Step) -> bool:
+    """One of several results, which the recorder took apart as soon as they came."""
+    return (
+        isinstance(step.item, fx.Node)
+        and step.item.target is operator.getitem
+        and step.item.args[0] is of.item
+    )
 
 
 def _find_parts(steps: list[_Step]) -> None:
@@ -567,9 +607,3 @@ def _without_echo(lines: list[str]) -> list[str]:
         if sign and left == name and "  # " not in right:
             return [*lines[:-2], f"return {right}"]
     return lines
-
-
-def _sympy_text(expr: object) -> str:
-    from torch.utils._sympy.printers import PythonPrinter
-
-    return str(PythonPrinter().doprint(expr))

@@ -22,6 +22,8 @@ class CallTree:
     """Values from outside that nodes in here use: as they are passed, then in order of use."""
     outputs: list[fx.Node] = field(default_factory=list)
     """Values made in here that are used outside."""
+    returns: list[fx.Node | None] = field(default_factory=list)
+    """What its forward returns, the same values in all calls; `None` for what it does not make."""
 
     @property
     def key(self) -> tuple[str, int]:

@@ -59,8 +59,8 @@ class Names(Protocol):
         """Text and precedence of a value."""
         ...
 
-    def size(self, size: Size) -> str:
-        """Text of a free size."""
+    def size(self, size: Size) -> tuple[str, int]:
+        """Text and precedence of a free size."""
         ...
 
     def device(self) -> str:
@@ -85,7 +85,7 @@ def expression(node: fx.Node, names: Names) -> tuple[str, int]:
         return f"{_wrapped(text, inner, ATOM)}.{node.args[1]}", ATOM
     if target is operator.getitem:
         text, inner = names_value(node.args[0], names)
-        return f"{_wrapped(text, inner, ATOM)}[{_index(node.args[1], names)}]", ATOM
+        return f"{_wrapped(text, inner, ATOM)}[{index_text(node.args[1], names)}]", ATOM
     if node.op == "call_method":
         text, inner = names_value(node.args[0], names)
         arguments = _arguments(node, node.args[1:], names, _method_signature(str(target)))
@@ -107,6 +107,8 @@ def names_value(value: Any, names: Names) -> tuple[str, int]:
     """Text and precedence of an operand, a node or a literal."""
     if isinstance(value, fx.Node):
         return names.value(value)
+    if isinstance(value, Size):
+        return names.size(value)
     text = literal(value, names)
     negative = isinstance(value, (int, float)) and value < 0
     return text, UNARY if negative else ATOM
@@ -127,9 +129,10 @@ def _binary(node: fx.Node, names: Names, sign: str, own: int) -> tuple[str, int]
     return f"{left}{sign}{right}" if simple else f"{left} {sign} {right}", own
 
 
-def _index(index: Any, names: Names) -> str:
+def index_text(index: Any, names: Names) -> str:
+    """What stands between the brackets of a subscript."""
     if isinstance(index, tuple):
-        text = ", ".join(_index(i, names) for i in index)
+        text = ", ".join(index_text(i, names) for i in index)
         return text + "," if len(index) == 1 else text
     if isinstance(index, slice):
         start, stop = ("" if v is None else literal(v, names) for v in (index.start, index.stop))
@@ -143,7 +146,7 @@ def literal(value: Any, names: Names, name: str = "") -> str:  # noqa: C901  one
     if isinstance(value, fx.Node):
         return names.value(value)[0]
     if isinstance(value, Size):
-        return names.size(value)
+        return names.size(value)[0]
     if isinstance(value, InputDevice):
         return names.device()
     if isinstance(value, float) and (value != value or value in (float("inf"), -float("inf"))):
@@ -204,19 +207,15 @@ def _arguments(
     parameters = list(signature.parameters.values()) if signature is not None else []
     keywords = dict(node.kwargs)
     args = list(positional)
-    by_name = {p.name: p for p in parameters}
-    builtin = _schema_defaults(_plain_name(node.target)) if not parameters else {}
+    defaults = {p.name: p.default for p in parameters} or _schema_defaults(_plain_name(node.target))
     for name, value in list(keywords.items()):
-        parameter = by_name.get(name)
-        if (parameter is not None and _is_default(parameter.default, value)) or (
-            name not in _BY_MODE and name in builtin and _is_default(builtin[name], value)
-        ):
+        default = defaults.get(name, inspect.Parameter.empty)
+        if name not in _BY_MODE and _is_default(default, value):
             del keywords[name]
-    while (
-        args
-        and len(args) <= len(parameters)
-        and _is_default(parameters[len(args) - 1].default, args[-1])
-    ):
+    while args and len(args) <= len(parameters):
+        last = parameters[len(args) - 1]
+        if last.name in _BY_MODE or not _is_default(last.default, args[-1]):
+            break
         args.pop()
     texts: list[str] = []
     for i, value in enumerate(args):

@@ -287,15 +287,15 @@ def _relative(items: Sequence[str], prefix: str, form: object = None) -> tuple[s
 def _loop(part: list[_Segment], scope: _Scope) -> list[str]:
     container = part[0].container
     assert container is not None
-    path = (*container, str(part[0].index))
-    name = scope.free_name(_noun([_module(scope.model, path)]))
+    paths = [(*container, str(segment.index)) for segment in part]
+    name = scope.free_name(_noun([_module(scope.model, path) for path in paths]))
     children = scope.text(container)
     total = len(list(_module(scope.model, container).children()))
     start, stop = part[0].index, part[-1].index + 1
     if (start, stop) != (0, total):
         children += f"[{start or ''}:{stop if stop != total else ''}]"
     items, columns = _numbers(part)
-    inner = scope.bind(path, name)
+    inner = scope.bind(paths[0], name)
     inner = replace(inner, taken=inner.taken | set(columns))
     body = _block(items, inner)
     if not columns:

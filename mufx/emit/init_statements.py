@@ -418,7 +418,7 @@ class _Writer:
         self.used.add(storage)
         return held.text, held.rank
 
-    def size(self, size: Size) -> str:
+    def size(self, size: Size) -> tuple[str, int]:
         """A constructor has no free sizes."""
         raise AssertionError(size)
 

@@ -58,6 +58,8 @@ def _arguments(module: nn.Module, cls: type[nn.Module]) -> dict[str, Any] | None
             value = False
         if not _is_plain(value):
             return None
+        if type(value) is type(parameter.default) and value == parameter.default:
+            continue  # GRU and RNN have a default that they do not take
         found[name] = value
     dtype = next((p.dtype for p in module.parameters()), torch.float32)
     if dtype is not torch.float32:

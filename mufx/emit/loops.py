@@ -55,14 +55,22 @@ def _named_return(lines: Sequence[str], lists: Mapping[str, int]) -> Sequence[st
 def _carried(lines: Sequence[str], lists: Mapping[str, int]) -> list[str]:
     """`y = self.h[0](x)`, `y = self.h[1](y)` with a first line `y = x`: all are one loop then."""
     result: list[str] = []
-    for line, following in zip(lines, [*lines, ""][1:], strict=True):
-        target = line.partition(" = ")[0]
+    for i, line in enumerate(lines):
+        target, following = line.partition(" = ")[0], [*lines, ""][i + 1]
         given = _given(line, following, lists) if target.isidentifier() else None
         if given is not None:
-            result.append(f"{target} = {given}")
+            made, _, value = result[-1].partition(" = ") if result else ("", "", "")
+            if made == given and not _uses(lines[i + 1 :], given):
+                result[-1] = f"{target} = {value}"
+            else:
+                result.append(f"{target} = {given}")
             line = _renamed(line, given, target)
         result.append(line)
     return result
+
+
+def _uses(lines: Sequence[str], name: str) -> bool:
+    return name in _NAME.findall("\n".join(lines))
 
 
 def _given(line: str, following: str, lists: Mapping[str, int]) -> str | None:

@@ -20,12 +20,21 @@ def _manifest() -> dict[str, Any]:
     """What manifest.json says; it must be the one that was written with the model."""
     path = Path(__file__).with_name("manifest.json")
     manifest: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    if (version := manifest.get("schema_version")) != 1:
+        raise RuntimeError(f"{path} is of schema_version {version}, not 1: convert the model again")
+    digest = manifest.pop("digest", None)
+    if digest != _sha256(f"{json.dumps(manifest, sort_keys=True, indent=2)}\n".encode()):
+        raise RuntimeError(f"{path} was edited: undo that, or convert the model again")
     if manifest["emitted"] is None:
         raise RuntimeError(f"{path} was made for a model's own class: use mufx.param_groups")
     model = path.with_name(manifest["emitted"]["file"])
-    if hashlib.sha256(model.read_bytes()).hexdigest() != manifest["emitted"]["digest"]:
+    if manifest["emitted"]["digest"] != _sha256(model.read_bytes()):
         raise RuntimeError(f"{model} or its manifest.json was changed: convert it again")
     return manifest
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _plain(name: str) -> str:

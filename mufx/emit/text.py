@@ -69,6 +69,8 @@ def _merged_line(train: str, evaluate: str) -> str:
         mine = f"⟦{own.name}={own.value}⟧"
         if own.value == other.value or (_is_zero(own) and _is_zero(other)):
             return mine
+        if (own.value, other.value) == ("True", "False"):
+            return "self.training"
         both = f"{mine} if self.training else ⟦{other.name}={other.value}⟧"
         return both if _stands_alone(train, index) else f"({both})"
 

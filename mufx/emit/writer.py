@@ -13,7 +13,6 @@ import torch
 from torch import fx, nn
 
 from mufx.construction import Construction
-from mufx.diagnostics import MufxError, error
 from mufx.emit.bodies import Body, BodyContext, write_body
 from mufx.emit.calls import CallTree, call_tree
 from mufx.emit.classes import EmittedClass, Instance, group
@@ -21,8 +20,8 @@ from mufx.emit.initialisation import InitScale, init_body
 from mufx.emit.layout import WIDTH, wrapped
 from mufx.emit.loops import fold_loops
 from mufx.emit.modules import Kind, ModuleTree, module_tree
+from mufx.emit.returns import settle_returns
 from mufx.emit.text import hole, merged
-from mufx.factory import place_of
 from mufx.recording import Call, Recording
 
 
@@ -76,7 +75,14 @@ class _Writer:
         self.tree: ModuleTree = module_tree(emission.construction.model, called, changed)
         self.aliases = _aliases(emission.construction)
         self.classes: dict[str, EmittedClass] = {}
-        self._splice()
+        every = [list(calls.values()) for calls in self.calls]
+        settle_returns(list(zip(self.recordings, every, strict=True)), self._written_class)
+        self.dissolved: set[str] = set()
+        self.bodies = self._find_bodies()
+
+    def _written_class(self, path: str) -> type | None:
+        """The original class of a module whose forward is written; `None` for one of torch."""
+        return None if self.tree.kinds[path] is Kind.LEAF else type(self.tree.modules[path])
 
     # -- what is called ---------------------------------------------------------------------
 
@@ -98,13 +104,18 @@ class _Writer:
         }
 
     def _splice(self) -> None:
-        """Calls of containers dissolve into their caller, unless they are plain chains."""
+        """Calls of containers dissolve into their caller, unless they are plain chains.
+
+        So do those of modules that have no one forward for all their calls.
+        """
         for i, root in enumerate(self.trees):
             _dissolve(root, self._is_transparent)
             self.calls[i] = {t.key: t for t in root.trees()}
 
     def _is_transparent(self, tree: CallTree) -> bool:
         kind = self.tree.kinds.get(tree.path)
+        if tree.path in self.dissolved:
+            return True
         if kind is Kind.SEQUENTIAL:
             return not self._is_chain(tree)
         return kind in (Kind.LIST, Kind.DICT)
@@ -114,7 +125,7 @@ class _Writer:
         paths = [i.path for i in tree.items if isinstance(i, CallTree)]
         wanted = [p for _, p in self.tree.children(tree.path) if p not in self.tree.places]
         one_way = all(
-            len(i.inputs) == 1 and len(i.outputs) == 1
+            len(i.inputs) == 1 and len(i.returns) == 1
             for i in tree.items
             if isinstance(i, CallTree)
         )
@@ -146,8 +157,7 @@ class _Writer:
     def _context(self, recording: Recording, path: str) -> BodyContext:
         def call(tree: CallTree, argument: Callable[[object], str]) -> str:
             reached = self.tree.within(tree.path, path)
-            if reached is None:
-                raise self._cannot(tree.path, f"is called by {path}, which does not hold it")
+            assert reached is not None, tree.path
             target = f"self.{self.tree.attribute(reached, path)}"
             kind = self.tree.kinds[tree.path]
             if kind is Kind.LEAF:
@@ -163,30 +173,38 @@ class _Writer:
         def result(tree: CallTree) -> object:
             if self.tree.kinds[tree.path] is Kind.LEAF:
                 return recording.results[tree.key]
-            return tree.outputs[0] if len(tree.outputs) == 1 else tuple(tree.outputs)
+            return tree.returns[0] if len(tree.returns) == 1 else tuple(tree.returns)
 
         return BodyContext(
             recording, self.emission.comments, self.parameter, call, output, self.inputs, result
         )
 
+    def _find_bodies(self) -> dict[str, Body]:
+        """By path: the forward of every module that has one."""
+        while True:
+            self._splice()
+            called = {path for calls in self.calls for path, _ in calls}
+            written = [p for p, k in self.tree.kinds.items() if k is Kind.CLASS and p in called]
+            bodies = {path: self._body(path) for path in written}
+            found = {path: body for path, body in bodies.items() if body is not None}
+            if found.keys() == bodies.keys():
+                return found
+            self.dissolved |= bodies.keys() - found.keys()
+
     def _body(self, path: str) -> Body | None:
-        """The forward of a module, the same for all its calls, for both modes."""
-        by_mode: list[Body | None] = []
+        """The forward of a module; `None` if no one forward does what all its calls do."""
+        by_mode: list[Body] = []
         for recording, calls in zip(self.recordings, self.calls, strict=True):
-            bodies: list[Body] = []
-            for tree in (t for t in calls.values() if t.path == path):
-                named = bodies[0].arguments if bodies else ()
-                bodies.append(write_body(tree, self._context(recording, path), named))
-            lists = self.tree.lists(path)
-            folded = [Body(b.arguments, tuple(fold_loops(b.lines, lists))) for b in bodies]
-            if len(set(folded)) > 1:
-                raise self._cannot(path, "is called in different ways in one forward pass")
-            by_mode.append(folded[0] if folded else None)
-        train, evaluate = by_mode
-        if train is None or evaluate is None:
-            return train or evaluate
+            trees = [t for t in calls.values() if t.path == path]
+            if not trees:
+                continue
+            body = self._shared(trees, self._context(recording, path))
+            if body is None:
+                return None
+            by_mode.append(body)
+        train, evaluate = by_mode[0], by_mode[-1]
         if train.arguments != evaluate.arguments:
-            raise self._cannot(path, "takes different inputs in training and in evaluation")
+            return None
         lines = merged(train.lines, evaluate.lines)
         if lines is None:
             lines = [
@@ -196,15 +214,30 @@ class _Writer:
             ]
         return Body(train.arguments, tuple(lines))
 
-    def _cannot(self, path: str, why: str) -> MufxError:
-        return MufxError(
-            error(
-                "MUF404",
-                f"{path or 'the model'} {why}, which one class cannot express",
-                hint="give each way a module of its own",
-                place=replace(place_of(type(self.tree.modules[path])), module=path),
-            )
-        )
+    def _shared(self, trees: Sequence[CallTree], context: BodyContext) -> Body | None:
+        """The body of the call that returns most, if it is that of the others too."""
+        if not all(self._holds_what_it_calls(tree) for tree in trees):
+            return None
+        most = max(trees, key=lambda t: sum(v is not None for v in t.returns))
+        body = write_body(most, context)
+        if not all(t is most or self._is_another(t, most, body, context) for t in trees):
+            return None
+        return Body(body.arguments, tuple(fold_loops(body.lines, self.tree.lists(most.path))))
+
+    def _holds_what_it_calls(self, tree: CallTree) -> bool:
+        called = [item.path for item in tree.items if isinstance(item, CallTree)]
+        return all(self.tree.within(path, tree.path) is not None for path in called)
+
+    @staticmethod
+    def _is_another(tree: CallTree, most: CallTree, body: Body, context: BodyContext) -> bool:
+        """Whether a call has the body of the one that returns most, but for what it lacks."""
+        if len(tree.returns) != len(most.returns):
+            return False
+        lacks = [own is None for own in tree.returns]
+        if any(lacks):
+            kept = [None if out else v for out, v in zip(lacks, most.returns, strict=True)]
+            body = write_body(replace(most, returns=kept), context, body.arguments)
+        return write_body(tree, context, body.arguments) == body
 
     # -- classes ----------------------------------------------------------------------------
 
@@ -231,8 +264,8 @@ class _Writer:
 
     def _instance(self, path: str) -> Instance:
         module = self.tree.modules[path]
-        body = self._body(path)
-        results = {len(t.outputs) for calls in self.calls for t in calls.values() if t.path == path}
+        body = self.bodies.get(path)
+        results = {len(t.returns) for calls in self.calls for t in calls.values() if t.path == path}
         return Instance(
             path,
             type(module).__name__,
@@ -295,12 +328,13 @@ class _Writer:
         lines = [f"class {emitted.name}(nn.Module):"]
         if root:
             lines += [*self._root_init(init), "", *self._init_weights()]
-        else:
+        elif init or not first.has_forward:
             lines += [f"    def __init__(self{parameters}) -> None:", "        super().__init__()"]
             lines += [f"        {line}" for line in init]
         if first.has_forward:
             arguments = "".join(f", {name}: Tensor" for name in first.arguments)
-            lines += ["", f"    def forward(self{arguments}) -> {self._result_type(first)}:"]
+            lines += [""] if len(lines) > 1 else []
+            lines += [f"    def forward(self{arguments}) -> {self._result_type(first)}:"]
             lines += [f"        {line}" for line in body]
         return "\n".join(wrapped(line) for line in lines)
 
@@ -477,6 +511,7 @@ def _header(emission: Emission, text: str) -> str:
     standard = ["from collections import OrderedDict"] if "OrderedDict(" in text else []
     typing = [name for name in ("Any", "NamedTuple") if re.search(rf"\b{name}\b", text)]
     standard += [f"from typing import {', '.join(typing)}"] if typing else []
+    standard.insert(0, "import math") if re.search(r"(?<![\w.])math\.", text) else None
     lines += [*standard, ""] if standard else []
     lines += ["import torch"]
     lines += ["import torch.nn.functional as F"] if re.search(r"(?<![\w.])F\.", text) else []

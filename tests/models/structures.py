@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass
 from itertools import pairwise
@@ -159,6 +160,76 @@ class Carried(nn.Module):
         return self.out(x + state)
 
 
+class Halves(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(width, 2 * width)
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        y, state = torch.tanh(self.inner(x + state)).chunk(2, -1)
+        return x + y, state
+
+
+class Drops(nn.Module):
+    """What every call passes on, and the last one drops: of a list, and of one module."""
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.embed = nn.Linear(8, width)
+        self.cells = nn.ModuleList(Cell(width) for _ in range(3))
+        self.halves = Halves(width)
+        self.out = nn.Linear(width, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        state = torch.zeros_like(x)
+        for cell in self.cells:
+            x, state = cell(x, state)
+        state = torch.ones_like(x)
+        for _ in range(3):
+            x, state = self.halves(x, state)
+        return self.out(x)
+
+
+class Tables(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("near", torch.arange(width) / width, persistent=False)
+        self.register_buffer("far", torch.arange(width) / 100)
+        self.mix = nn.Linear(width, width)
+        self.gain = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor, which: str) -> tuple[Tensor, Tensor]:
+        table = self.near if which == "near" else self.mix(self.far)
+        return torch.cos(table) * x.mean(), torch.sin(table) * self.gain
+
+
+class Apply(nn.Module):
+    def forward(self, x: Tensor, module: nn.Module, scale: Tensor | None = None) -> Tensor:
+        y = torch.tanh(module(x))
+        return y if scale is None else y * scale
+
+
+class Ways(nn.Module):
+    """One module called in two ways, one that is lent others, one with more in evaluation."""
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.embed = nn.Linear(8, width)
+        self.tables = Tables(width)
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
+        self.apply_to = Apply()
+        self.out = nn.Linear(width, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        tables = {which: self.tables(x, which) for which in ("near", "far")}
+        for layer, which in zip(self.layers, tables, strict=True):
+            cos, sin = tables[which]
+            x = x + self.apply_to(x * cos, layer) * sin
+        return self.out(x if self.training else self.apply_to(x, self.layers[0], x.mean()))
+
+
 class Images(nn.Module):
     """Batch statistics, and stages of different widths."""
 
@@ -246,17 +317,24 @@ class Record(nn.Module):
         return Output(logits, F.cross_entropy(logits, labels), (hidden, logits))
 
 
+class Squash(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return F.dropout(torch.tanh(x), 0.1, self.training), x * 2
+
+
 class Modes(nn.Module):
     """Another computation in training."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
         self.inner = nn.Linear(8, width)
+        self.squash = Squash()
         self.auxiliary = nn.Linear(width, 4)
         self.out = nn.Linear(width, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = torch.relu(self.inner(x))
+        both = self.squash(self.inner(x))
+        h = both[0] * both[1]
         if self.training:
             h = h + torch.randn_like(h) * 0.1
             return self.out(h) + self.auxiliary(h)
@@ -275,7 +353,8 @@ class Sizes(nn.Module):
         batch, time, width = x.shape
         h = self.inner(x.reshape(batch * time, width)).view(batch, time, -1)
         half = time // 2
-        h = h / time**0.5 + torch.linspace(0, 1, time, device=x.device)[None, :, None]
+        h = h / time**0.5 + (torch.arange(time, device=x.device) / time)[None, :, None]
+        h = h * (time - 1) / (batch * time) - (time - batch) * math.ceil(time / 4)
         return self.out(h[:, :half]).sum(1) / half, self.out(h[:, -1])
 
 

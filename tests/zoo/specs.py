@@ -273,10 +273,7 @@ ENCODERS = (
     _decoder("roberta"),
     _decoder("electra", {"embedding_size": 24}),
     _decoder("albert", {"embedding_size": 32}),
-    replace(
-        _decoder("modernbert", {"cls_token_id": 1, "sep_token_id": 2}),
-        refused="MUF404",  # one module makes the rotations of both kinds of layers
-    ),
+    _decoder("modernbert", {"cls_token_id": 1, "sep_token_id": 2}),
     _decoder("deberta-v2", {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]}),
     _decoder("esm", {"mask_token_id": 3, "position_embedding_type": "rotary"}),
     replace(_decoder("roformer"), refused="MUF410"),  # its table of positions is made with numpy
