@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 from rich.console import Console
+from sqlalchemy import make_url
 from typer.testing import CliRunner
 
 from mufx import cli
@@ -42,6 +44,8 @@ from tests.sweeps import bowl, few, opened, plan, run, settings
 MODELS = Path(__file__).parent / "models"
 MODEL = str(MODELS / "sweepable.py")
 GPT = str(Path(__file__).parent.parent / "examples" / "gpt.py")
+DOCS = Path(__file__).parent.parent / "docs"
+DRIVER = "pip install 'psycopg[binary]'"
 SP, MUP = Parametrization.SP, Parametrization.MUP
 
 
@@ -391,6 +395,17 @@ def test_a_database_that_cannot_be_opened_is_refused(url: str) -> None:
 
     assert "MUF756: no study can be kept in " in said
     assert url in said
+    assert DRIVER in said
+
+
+def test_the_database_of_the_page_is_reached_with_the_driver_that_it_installs() -> None:
+    page = (DOCS / "sweep.md").read_text(encoding="utf-8")
+    url = re.search(r"--study (\S+://\S+)", page)
+
+    assert DRIVER in page
+    assert url is not None
+    assert url[1].startswith("postgresql+psycopg://")  # without it, SQLAlchemy's version decides
+    assert make_url(url[1]).get_dialect().driver == "psycopg"
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
