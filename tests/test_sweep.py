@@ -8,18 +8,22 @@ import math
 import random
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 import optuna
 import pytest
+import torch
 from optuna.trial import TrialState
 from rich.console import Console
 from sqlalchemy import make_url
@@ -28,10 +32,12 @@ from typer.testing import CliRunner
 from mufx import cli
 from mufx.diagnostics import MufxError
 from mufx.discovery import find
+from mufx.loading import import_file
 from mufx.report import GroupRow
 from mufx.source import load
 from mufx.sweep import extra, text
 from mufx.sweep.estimates import Center, center_of, fitted, vertex
+from mufx.sweep.neighbours import digest_of
 from mufx.sweep.objective import Objective
 from mufx.sweep.preparing import Request, prepared
 from mufx.sweep.settings import Parametrization, Plan, Point
@@ -230,6 +236,55 @@ def test_batches_that_cannot_be_used_are_refused(name: str, said: str) -> None:
     assert said in refused
     assert refused.startswith(f"{MODEL}:")
     assert "hint: " in refused
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("meta", "holds no numbers to train"), ("nowhere", "Expected one of cpu, cuda")],
+)
+def test_a_device_that_cannot_train_is_refused(name: str, said: str) -> None:
+    refused = refusal(lambda: made(device=name))
+
+    assert f"MUF751: --device {name}" in refused
+    assert said in refused
+    assert "hint: write --device cpu or --device cuda" in refused
+
+
+def test_both_parametrizations_are_built_on_the_device() -> None:
+    objective, _ = made()
+    models = replace(objective.models, device=torch.device("meta"))
+
+    built = [models.made(Point(p, 32, 0), {"lr": 0.1})[0] for p in Parametrization]
+
+    assert {p.device.type for model in built for p in model.parameters()} == {"meta"}
+
+
+def test_a_change_in_a_neighbour_is_another_source(tmp_path: Path) -> None:
+    """Both are imported: `sizes` from the model, `package.deep` from `sizes`, relatively."""
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").write_text("from . import deep\n")
+    (tmp_path / "package" / "deep.py").write_text("GAIN = 1.0\n")
+    (tmp_path / "sizes.py").write_text("import package\n")
+    (tmp_path / "idle.py").write_text("")
+    (tmp_path / "model.py").write_text("import torch\nfrom sizes import package\n")
+
+    def digest() -> str:
+        return digest_of(import_file(tmp_path / "model.py"))
+
+    first = digest()
+    (tmp_path / "idle.py").write_text("GAIN = 2.0\n")
+    same = digest()
+    (tmp_path / "package" / "deep.py").write_text("GAIN = 2.0\n")
+
+    assert same == first
+    assert digest() != first
+
+
+def test_a_file_without_neighbours_is_its_own_digest() -> None:
+    objective, chosen = made()
+
+    assert chosen.settings.source == sha256(Path(MODEL).read_bytes()).hexdigest()
+    assert chosen.settings.data == chosen.settings.source == objective.data.digest
 
 
 def test_a_model_without_batches_is_refused() -> None:
@@ -704,6 +759,39 @@ def test_the_command_sweeps_and_writes(tmp_path: Path) -> None:
     assert {path.name for path in out.iterdir()} == {"sweep.json", "sweep.png", "sweep.svg"}
     assert document == json.loads((out / "sweep.json").read_text())
     assert [o["width"] for o in document["optima"]] == [8, 32, 8, 32]
+
+
+def states(study: Path) -> Counter[str]:
+    """How many trials of a study are in each state; none before the study is made."""
+    with closing(sqlite3.connect(study)) as database:
+        try:
+            return Counter(state for (state,) in database.execute("SELECT state FROM trials"))
+        except sqlite3.OperationalError:
+            return Counter()
+
+
+def test_a_command_that_is_killed_while_it_trains_goes_on_where_it_was(tmp_path: Path) -> None:
+    words = f"sweep {MODEL} --widths 8,32 --over lr=0.05 --steps 300 --seeds 1 --heartbeat 1"
+    study = tmp_path / "shared.db"
+    killed = subprocess.Popen(
+        [sys.executable, "-m", "mufx", *words.split(), "--study", str(study)],
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    while not (states(study)["COMPLETE"] and states(study)["RUNNING"]):
+        assert killed.poll() is None
+        time.sleep(0.05)
+    killed.kill()
+    killed.wait(60)
+    left = states(study)
+    asked = request(study, over=("lr=0.05",), widths="8,32", steps=300, batch=16, heartbeat=1)
+
+    found = swept(asked, load(MODEL), lambda *_: None)
+    alone = swept(replace(asked, study=str(tmp_path / "alone.db")), load(MODEL), lambda *_: None)
+
+    assert left["RUNNING"] == 1
+    assert states(study) == {"COMPLETE": 4, "FAIL": 1}
+    assert found.document() == alone.document()
 
 
 @pytest.mark.zoo
