@@ -5,43 +5,56 @@ from __future__ import annotations
 import io
 import json
 import math
+import random
+import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import optuna
 import pytest
+import torch
 from optuna.trial import TrialState
 from rich.console import Console
+from sqlalchemy import make_url
 from typer.testing import CliRunner
 
 from mufx import cli
 from mufx.diagnostics import MufxError
 from mufx.discovery import find
+from mufx.loading import import_file
 from mufx.report import GroupRow
 from mufx.source import load
 from mufx.sweep import extra, text
+from mufx.sweep.estimates import Center, center_of, fitted, vertex
+from mufx.sweep.neighbours import digest_of
 from mufx.sweep.objective import Objective
 from mufx.sweep.preparing import Request, prepared
 from mufx.sweep.settings import Parametrization, Plan, Point
 from mufx.sweep.storage import open_storage
 from mufx.sweep.study import Result
-from mufx.sweep.summary import Summary, summarise, vertex
+from mufx.sweep.summary import Rise, Shared, Summary, summarise
 from mufx.sweep.sweeping import Sweep, swept
 from mufx.sweep.training import Outcome
-from mufx.sweep.values import Value, parse_over, parse_values, shown
+from mufx.sweep.values import Hyperparameter, Value, parse_over, parse_values, shown
 from mufx.sweep.widths import widths_of
 from tests.sweeps import bowl, few, opened, plan, run, settings
 
 MODELS = Path(__file__).parent / "models"
 MODEL = str(MODELS / "sweepable.py")
 GPT = str(Path(__file__).parent.parent / "examples" / "gpt.py")
+DOCS = Path(__file__).parent.parent / "docs"
+DRIVER = "pip install 'psycopg[binary]'"
 SP, MUP = Parametrization.SP, Parametrization.MUP
 
 
@@ -225,6 +238,55 @@ def test_batches_that_cannot_be_used_are_refused(name: str, said: str) -> None:
     assert "hint: " in refused
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("meta", "holds no numbers to train"), ("nowhere", "Expected one of cpu, cuda")],
+)
+def test_a_device_that_cannot_train_is_refused(name: str, said: str) -> None:
+    refused = refusal(lambda: made(device=name))
+
+    assert f"MUF751: --device {name}" in refused
+    assert said in refused
+    assert "hint: write --device cpu or --device cuda" in refused
+
+
+def test_both_parametrizations_are_built_on_the_device() -> None:
+    objective, _ = made()
+    models = replace(objective.models, device=torch.device("meta"))
+
+    built = [models.made(Point(p, 32, 0), {"lr": 0.1})[0] for p in Parametrization]
+
+    assert {p.device.type for model in built for p in model.parameters()} == {"meta"}
+
+
+def test_a_change_in_a_neighbour_is_another_source(tmp_path: Path) -> None:
+    """Both are imported: `sizes` from the model, `package.deep` from `sizes`, relatively."""
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").write_text("from . import deep\n")
+    (tmp_path / "package" / "deep.py").write_text("GAIN = 1.0\n")
+    (tmp_path / "sizes.py").write_text("import package\n")
+    (tmp_path / "idle.py").write_text("")
+    (tmp_path / "model.py").write_text("import torch\nfrom sizes import package\n")
+
+    def digest() -> str:
+        return digest_of(import_file(tmp_path / "model.py"))
+
+    first = digest()
+    (tmp_path / "idle.py").write_text("GAIN = 2.0\n")
+    same = digest()
+    (tmp_path / "package" / "deep.py").write_text("GAIN = 2.0\n")
+
+    assert same == first
+    assert digest() != first
+
+
+def test_a_file_without_neighbours_is_its_own_digest() -> None:
+    objective, chosen = made()
+
+    assert chosen.settings.source == sha256(Path(MODEL).read_bytes()).hexdigest()
+    assert chosen.settings.data == chosen.settings.source == objective.data.digest
+
+
 def test_a_model_without_batches_is_refused() -> None:
     said = refusal(lambda: made(data=GPT))
 
@@ -391,6 +453,17 @@ def test_a_database_that_cannot_be_opened_is_refused(url: str) -> None:
 
     assert "MUF756: no study can be kept in " in said
     assert url in said
+    assert DRIVER in said
+
+
+def test_the_database_of_the_page_is_reached_with_the_driver_that_it_installs() -> None:
+    page = (DOCS / "sweep.md").read_text(encoding="utf-8")
+    url = re.search(r"--study (\S+://\S+)", page)
+
+    assert DRIVER in page
+    assert url is not None
+    assert url[1].startswith("postgresql+psycopg://")  # without it, SQLAlchemy's version decides
+    assert make_url(url[1]).get_dialect().driver == "psycopg"
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
@@ -413,15 +486,40 @@ def test_a_sampler_draws_between_the_ends(tmp_path: Path, sampler: str) -> None:
         ([(0.0, 4.0), (1.0, 1.0), (2.0, 0.0), (3.0, 1.0)], 2.0),
         ([(0.0, 9.0), (2.0, 1.0), (4.0, 1.0)], 3.0),
         ([(0.0, 9.0), (1.0, 4.0), (4.0, 1.0), (5.0, 4.0)], 3.0),
-        ([(0.0, 1.0), (1.0, 2.0), (2.0, 3.0)], 0.0),
-        ([(0.0, 3.0), (1.0, 1.0), (2.0, math.inf)], 1.0),
-        ([(0.0, 1.0), (1.0, 1.0), (2.0, 1.0)], 0.0),
     ],
 )
 def test_the_vertex_lies_between_the_values(
     curve: list[tuple[float, float]], lowest: float
 ) -> None:
     assert vertex(curve) == pytest.approx(lowest)
+
+
+@pytest.mark.parametrize(
+    "curve",
+    [
+        [(0.0, 1.0), (1.0, 2.0), (2.0, 3.0)],
+        [(0.0, 3.0), (1.0, 1.0), (2.0, math.inf)],
+        [(0.0, 1.0), (1.0, 1.0), (2.0, 1.0)],
+    ],
+    ids=["an end", "beside a run that diverged", "flat"],
+)
+def test_without_two_higher_neighbours_there_is_no_vertex(curve: list[tuple[float, float]]) -> None:
+    assert vertex(curve) is None
+
+
+def test_no_error_is_known_at_an_end_of_the_grid() -> None:
+    rising = [(-3.0, 1.0), (-2.0, 2.0), (-1.0, 3.0)]
+    falling = [(x, -y) for x, y in rising]
+
+    assert center_of([rising, rising]) == Center(-3.0, bound="<=")
+    assert center_of([falling, falling]) == Center(-1.0, bound=">=")
+
+
+def test_no_error_is_known_where_one_seed_is_best_at_an_end() -> None:
+    inside = [(0.0, 3.0), (1.0, 1.0), (2.0, 3.0)]
+    rising = [(0.0, 1.0), (1.0, 1.5), (2.0, 3.0)]
+
+    assert center_of([inside, inside, rising, rising]) == Center(0.5)
 
 
 def summary(chosen: Plan | None = None) -> Summary:
@@ -452,16 +550,164 @@ def test_a_diverged_seed_keeps_a_value_from_being_best() -> None:
     assert optimum.diverged == 1
 
 
-def test_wider_and_worse_is_said() -> None:
-    chosen = plan()
-    found = [replace(r, loss=r.loss + 1.0) if r.point.width == 256 else r for r in results(chosen)]
+def test_an_optimum_at_an_end_of_the_grid_is_a_bound() -> None:
+    """The grid ends at 2^-6, above SP's optimum at the widest model, which is 2^-7."""
+    found = summary(plan(over=(Hyperparameter("lr", parse_values("2^-6:2^-3")),)))
 
-    shared, better = summarise(chosen, found).shared, summary().shared
+    sp, mup = found.of(SP)[-1], found.of(MUP)[-1]
+    shift = found.shifts[0]
+    said = "\n".join(text.findings(found, "width"))
 
+    assert (sp.center, sp.center_error, sp.bound) == (-6.0, None, "<=")
+    assert text.centered(sp) == "<= 2^-6.00"
+    assert mup.center_error == pytest.approx(0.1)
+    assert (shift.on_grid, shift.error, shift.bounds) == (-1.0, None, ("<=",))
+    assert "SP: the optimum moves by <= -1 steps of a factor 2 from width 64 to 256\n" in said
+    assert "at an end of the grid may lie beyond it" in said
+
+
+def test_two_ends_leave_the_shift_open() -> None:
+    found = summary(plan(over=(Hyperparameter("lr", parse_values("2^-4:2^-3")),)))
+
+    assert found.shifts[0].bounds == ("<=", ">=")
+    assert next(text.findings(found, "width")).startswith("SP: how the optimum moves from width 64")
+
+
+def losing(*losses: tuple[float, ...]) -> Shared:
+    """Three widths with these losses at the shared rate, one for each seed."""
+    chosen = plan(widths=(64, 128, 256), seeds=tuple(range(len(losses[0]))))
+    by_width = dict(zip(chosen.widths, losses, strict=True))
+    best = summary(chosen).tuned
+    assert best is not None
+    found = [
+        replace(r, loss=by_width[r.point.width][r.point.seed] - 10) if r.values == best else r
+        for r in results(chosen)
+    ]
+    shared = summarise(chosen, found).shared
     assert shared is not None
-    assert shared.worse == (256,)
-    assert better is not None
-    assert better.worse == ()
+    return shared
+
+
+@pytest.mark.parametrize(
+    ("losses", "worse", "noisy"),
+    [
+        ([(1.3, 2.3, 3.3), (1.2, 2.2, 3.2), (1.1, 2.1, 3.1)], [], []),
+        ([(1.0, 2.0, 3.0), (1.1, 2.11, 3.09), (1.0, 2.0, 3.0)], [(128, 64)], []),
+        # Each step alone is within noise; from the narrowest to the widest it is not.
+        ([(1.0, 2.0, 3.0), (1.0, 2.1, 3.05), (1.1, 2.11, 3.09)], [(256, 64)], [(128, 64)]),
+        # 2.5 standard errors, which three seeds show by chance.
+        ([(1.0, 2.0, 3.0), (1.02, 2.1, 3.13), (0.9, 1.9, 2.9)], [], [(128, 64)]),
+        ([(1.0, 2.0), (1.1, 2.25), (0.9, 1.9)], [], [(128, 64)]),
+        ([(1.0,), (1.1,), (0.9,)], [(128, 64)], []),
+        ([(1.0, 2.0), (1.0, math.inf), (1.0, 2.0)], [(128, 64)], []),
+        ([(1.0, 2.0), (1.2, 2.2), (1.3, 2.3)], [(128, 64), (256, 64)], []),
+    ],
+    ids=["falls", "one rises", "drift", "chance", "two seeds", "one seed", "diverged", "all rise"],
+)
+def test_wider_and_worse_is_said(
+    losses: list[tuple[float, ...]], worse: list[tuple[int, int]], noisy: list[tuple[int, int]]
+) -> None:
+    rises = losing(*losses).rises
+
+    assert [(r.width, r.than) for r in rises if r.certain] == worse
+    assert [(r.width, r.than) for r in rises if not r.certain] == noisy
+
+
+def test_what_is_within_noise_is_said_to_be() -> None:
+    found = summary()
+    assert found.shared is not None
+    rises = (
+        Rise(128, 64, 0.2, 0.01, certain=True),
+        Rise(256, 64, 0.1, 0.3, certain=False),
+        Rise(512, 64, math.inf, None, certain=True),
+    )
+
+    said = list(text.findings(replace(found, shared=replace(found.shared, rises=rises)), "width"))
+
+    assert said[-2:] == [
+        "  wider is worse at 128 (by 0.2000 ± 0.01 than 64), 512 (diverged)",
+        "  within noise, wider is worse at 256 (by 0.1000 ± 0.3 than 64)",
+    ]
+
+
+# -- draws --------------------------------------------------------------------------------------
+
+
+def drawn(chosen: Plan, seed: int = 0) -> list[Result]:
+    """What a sampler that draws at random finds, with a little noise."""
+    generator = random.Random(seed)
+    found: list[Result] = []
+    for point in chosen.points():
+        values = {"lr": 2.0 ** generator.uniform(-9, -3)}
+        found.append(Result(point, values, bowl(point, values) + generator.gauss(0, 0.003)))
+    return found
+
+
+def test_a_sampler_recommends_what_a_parabola_over_the_draws_does() -> None:
+    chosen = plan(draws=12)
+
+    found = summarise(chosen, drawn(chosen))
+    said = "\n".join(text.findings(found, "width"))
+    narrowest, sp = found.of(MUP)[0], found.shifts[0]
+    assert found.tuned is not None
+    assert narrowest.center_error is not None
+
+    assert math.log2(float(found.tuned["lr"])) == narrowest.center
+    assert narrowest.center == pytest.approx(-4.9, abs=3 * narrowest.center_error)
+    assert 0.01 < narrowest.center_error < 0.2
+    assert sp.on_grid is None
+    assert sp.steps == pytest.approx(-2.0, abs=0.3)
+    assert re.search(r"SP: the optimum moves by a factor 2\^-\d\.\d ± 0\.\d from width 64", said)
+    assert "μP at width 64: lr 2^-4.9" in said
+    assert "the vertex of a parabola over the draws" in said
+    assert "steps of a factor" not in said
+
+
+def test_the_error_of_a_fit_is_the_spread_of_fits() -> None:
+    generator = random.Random(0)
+
+    def draws(height: float) -> list[tuple[float, float]]:
+        places = [generator.uniform(-9, -3) for _ in range(30)]
+        return [(x, height + 0.1 * (x + 5) ** 2 + generator.gauss(0, 0.05)) for x in places]
+
+    found = [fitted([draws(2.0), draws(2.5)]) for _ in range(40)]
+    spread = stdev(center.at for center in found if center is not None)
+    errors = [center.error for center in found if center is not None and center.error is not None]
+
+    assert fmean(errors) == pytest.approx(spread, rel=0.4)
+
+
+def test_draws_that_fall_to_an_end_give_a_bound() -> None:
+    falling = [(-9.0 + i / 2, 3.0 - i / 10 + i * i / 1000) for i in range(12)]
+
+    assert fitted([falling]) == Center(-3.5, bound=">=")
+
+
+def test_too_few_draws_recommend_the_best() -> None:
+    chosen = plan(draws=2, seeds=(0,))
+    held = drawn(chosen)
+
+    found = summarise(chosen, held)
+    best = min((r for r in held if r.point.line == "mup 64"), key=lambda r: r.loss)
+    said = "\n".join(text.findings(found, "width"))
+
+    assert found.tuned is not None
+    assert found.tuned["lr"] == pytest.approx(best.values["lr"])
+    assert found.of(MUP)[0].center_error is None
+    assert "the best draw: too few for a fit" in said
+
+
+def test_a_sampler_has_its_settings_printed() -> None:
+    chosen = plan(draws=12)
+    console = Console(width=100, file=io.StringIO())
+
+    text.show(sweep_of(summarise(chosen, drawn(chosen)), chosen), console)
+
+    assert isinstance(console.file, io.StringIO)
+    assert re.search(r"to train width=256: lr 0\.03\d+ at base", console.file.getvalue())
+
+
+# -- how it is shown ----------------------------------------------------------------------------
 
 
 def sweep_of(found: Summary, chosen: Plan) -> Sweep:
@@ -513,6 +759,39 @@ def test_the_command_sweeps_and_writes(tmp_path: Path) -> None:
     assert {path.name for path in out.iterdir()} == {"sweep.json", "sweep.png", "sweep.svg"}
     assert document == json.loads((out / "sweep.json").read_text())
     assert [o["width"] for o in document["optima"]] == [8, 32, 8, 32]
+
+
+def states(study: Path) -> Counter[str]:
+    """How many trials of a study are in each state; none before the study is made."""
+    with closing(sqlite3.connect(study)) as database:
+        try:
+            return Counter(state for (state,) in database.execute("SELECT state FROM trials"))
+        except sqlite3.OperationalError:
+            return Counter()
+
+
+def test_a_command_that_is_killed_while_it_trains_goes_on_where_it_was(tmp_path: Path) -> None:
+    words = f"sweep {MODEL} --widths 8,32 --over lr=0.05 --steps 300 --seeds 1 --heartbeat 1"
+    study = tmp_path / "shared.db"
+    killed = subprocess.Popen(
+        [sys.executable, "-m", "mufx", *words.split(), "--study", str(study)],
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    while not (states(study)["COMPLETE"] and states(study)["RUNNING"]):
+        assert killed.poll() is None
+        time.sleep(0.05)
+    killed.kill()
+    killed.wait(60)
+    left = states(study)
+    asked = request(study, over=("lr=0.05",), widths="8,32", steps=300, batch=16, heartbeat=1)
+
+    found = swept(asked, load(MODEL), lambda *_: None)
+    alone = swept(replace(asked, study=str(tmp_path / "alone.db")), load(MODEL), lambda *_: None)
+
+    assert left["RUNNING"] == 1
+    assert states(study) == {"COMPLETE": 4, "FAIL": 1}
+    assert found.document() == alone.document()
 
 
 @pytest.mark.zoo

@@ -29,7 +29,7 @@ from mufx.sweep.plot import is_log, limits, profile
 from mufx.sweep.settings import Parametrization
 from mufx.sweep.summary import Optimum, Sample, Summary
 from mufx.sweep.sweeping import Sweep
-from mufx.sweep.text import NAMES, findings, with_error
+from mufx.sweep.text import NAMES, centered, findings, with_error
 from mufx.sweep.values import Value, shown
 
 
@@ -141,7 +141,7 @@ def _optima(found: Sweep) -> Table:
 
 
 def _of_optimum(found: Sweep, optimum: Optimum) -> Row:
-    center = with_error(optimum.center, optimum.center_error, "2^{:.2f}")
+    center = centered(optimum)
     loss = with_error(optimum.loss, optimum.loss_error, "{:.4f}")
     finite = math.isfinite(optimum.loss)
     cells: tuple[Cell, ...] = (
@@ -161,11 +161,11 @@ def _of_optimum(found: Sweep, optimum: Optimum) -> Row:
 
 def _train(found: Sweep) -> Iterator[Block]:
     """The settings to train the target with, by group; they were found on the narrowest model."""
-    settings, shared = found.plan.settings, found.summary.shared
-    if shared is None or not math.isfinite(next(iter(shared.losses.values()))):
-        yield Words("Nothing is recommended: no value was tried at every width and converged.")
+    settings = found.plan.settings
+    if found.summary.tuned is None:
+        yield Words("Nothing is recommended: no run of the narrowest converted model converged.")
         return
-    tuned = {**settings.fixed, **shared.values}
+    tuned = {**settings.fixed, **found.summary.tuned}
     yield Words(f"For {written_knobs(found.target)}, after mufx convert with the same settings:")
     yield Code(training(settings.model, Optimizer(settings.optimizer), tuned))
     columns = (

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 from typing import cast
@@ -21,6 +20,7 @@ from mufx.diagnostics import Diagnostic, MufxError, Place, error
 from mufx.factory import place_of
 from mufx.inputs import Inputs
 from mufx.loading import described, import_file, import_module, imports_from, place_in_user_code
+from mufx.sweep.neighbours import digest_of
 
 _NAME = "data"
 _HINT = (
@@ -36,7 +36,7 @@ class Data:
     Attributes:
         make: Returns an iterable of batches of a size; may draw from torch's global generator.
         place: Where it is defined.
-        digest: The sha256 of its file.
+        digest: The sha256 of its file, and of the neighbours that it imports.
     """
 
     make: Callable[[int], object]
@@ -74,7 +74,7 @@ def data_of(module: ModuleType, name: str = _NAME) -> Data:
                 place=Place(file, 1),
             )
         )
-    return Data(make, place_of(make), sha256(Path(file).read_bytes()).hexdigest())
+    return Data(make, place_of(make), digest_of(module))
 
 
 def batches(data: Data, batch: int, steps: int, device: torch.device) -> Iterator[Inputs]:

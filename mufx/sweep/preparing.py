@@ -16,6 +16,7 @@ from mufx.manifest import Manifest
 from mufx.source import BATCH, Source
 from mufx.sweep.batches import Data, Loss, data_of, load_data
 from mufx.sweep.models import Models, check_names, knobs_among, optimizer_settings
+from mufx.sweep.neighbours import digest_of
 from mufx.sweep.objective import Objective
 from mufx.sweep.settings import Parametrization, Plan, Settings
 from mufx.sweep.values import Hyperparameter, Value, parse_over, parse_values
@@ -61,18 +62,20 @@ def prepared(request: Request, source: Source, found: Found) -> tuple[Objective,
     models = Models(source, widths, request.optimizer, request.form, _device(request.device))
     for knobs in widths.values():
         models.conversion(knobs, knobs_among(fixed, request.optimizer))
-    settings = _settings(request, models, data, fixed)
+    settings = _settings(request, models, found, data, fixed)
     seeds = tuple(range(request.seeds))
     plan = Plan(settings, over, tuple(widths), seeds, request.parametrizations, request.draws)
     return Objective(settings, models, data, Loss(len(source.inputs(BATCH)[0]), place)), plan
 
 
-def _settings(request: Request, models: Models, data: Data, fixed: dict[str, Value]) -> Settings:
+def _settings(
+    request: Request, models: Models, found: Found, data: Data, fixed: dict[str, Value]
+) -> Settings:
     source = models.source
     target = models.conversion(dict(source.target), knobs_among(fixed, request.optimizer))
     return Settings(
         model=source.name,
-        source=source.digest,
+        source=digest_of(found.module),
         scales=_digest(target.manifest),
         data=data.digest,
         base=source.base,
@@ -156,10 +159,13 @@ def _malformed(option: str, text: str, why: str) -> Diagnostic:
 
 
 def _device(name: str) -> torch.device:
+    hint = "write --device cpu or --device cuda"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as problem:
         what = f"--device {name}: {str(problem).splitlines()[0]}"
-        raise MufxError(error("MUF751", what, hint="write --device cpu or --device cuda")) from None
+        raise MufxError(error("MUF751", what, hint=hint)) from None
+    if device.type == "meta":
+        raise MufxError(error("MUF751", "--device meta holds no numbers to train", hint=hint))
     return device

@@ -24,9 +24,9 @@ class Settings:
 
     Attributes:
         model: The class of the model.
-        source: The sha256 of the user's file.
+        source: The sha256 of the user's file, and of the neighbours that it imports.
         scales: The sha256 of what the conversion to target decided.
-        data: The sha256 of the file with the batches.
+        data: The same of the file with the batches.
         base: The knobs at base width.
         way: By growing knob: the power of the first one's growth that it follows.
         optimizer: "adam", "adamw" or "sgd".

@@ -185,6 +185,6 @@ def _unusable(url: str, problem: Exception) -> Diagnostic:
     return error(
         "MUF756",
         f"no study can be kept in {url}: {str(problem).splitlines()[0]}",
-        hint="name a file (--study sweep.db) or a URL that Optuna takes "
-        "(postgresql://user@host/database), with its driver installed",
+        hint="name a file (--study sweep.db), or a URL that names its driver, once that is there: "
+        "pip install 'psycopg[binary]', then --study postgresql+psycopg://user@host/database",
     )

@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Final
 
+from mufx.sweep.estimates import Bound, Center, center_of, fitted, noise, standard_error
 from mufx.sweep.settings import Parametrization, Plan
 from mufx.sweep.study import Result
 from mufx.sweep.values import Value
 
-NOISE: Final = 2.0  # standard errors that a difference of losses may have by chance
-
-Point2 = tuple[float, float]
+Key = tuple[tuple[str, Value], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +21,18 @@ class Sample:
     """The losses at one choice of values, one for each seed; inf where a run diverged."""
 
     values: Mapping[str, Value]
+    seeds: tuple[int, ...]
     losses: tuple[float, ...]
 
     @property
     def mean(self) -> float:
         """The mean loss over the seeds; inf where one of them diverged."""
         return fmean(self.losses)
+
+    @property
+    def by_seed(self) -> dict[int, float]:
+        """The losses, each under its seed."""
+        return dict(zip(self.seeds, self.losses, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +43,11 @@ class Optimum:
         values: With the lowest mean loss over the seeds, of those that were tried.
         loss: That loss.
         loss_error: The standard error of the loss over the seeds; None for one seed.
-        center: log2 of the first hyperparameter's optimum, between the values tried: the vertex
-            of a parabola through the best value and its neighbours, averaged over the seeds.
-        center_error: Its standard error over the seeds; None for one seed.
-        edge: Whether the best value is the first or the last one tried.
+        center: log2 of the first hyperparameter's optimum, between the values tried. On a grid,
+            the vertex of a parabola through the best value and its neighbours, averaged over the
+            seeds; with a sampler, that of one parabola over the draws. None where all diverged.
+        center_error: Its standard error; None where it is not known.
+        bound: "<=" or ">=" where the optimum is the first or the last value: it may lie beyond.
         diverged: How many runs ended with a loss that is not finite.
         runs: Of how many.
     """
@@ -54,9 +59,14 @@ class Optimum:
     loss_error: float | None
     center: float | None
     center_error: float | None
-    edge: bool
+    bound: Bound
     diverged: int
     runs: int
+
+    @property
+    def edge(self) -> bool:
+        """Whether the optimum is at an end of what was tried."""
+        return self.bound != ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,41 +74,83 @@ class Shift:
     """How far the optimum moves from the narrowest to the widest model.
 
     Attributes:
-        on_grid: From best value to best value, in steps of the grid.
-        steps: Between the interpolated optima, in steps of the grid.
-        error: The standard error of `steps` over the seeds; None for one seed.
+        on_grid: From best value to best value, in steps of the grid; None with a sampler.
+        steps: Between the interpolated optima, in steps of the grid; with a sampler, log2 of the
+            factor.
+        error: The standard error of `steps`; None where it is not known.
+        bounds: "<=" where an optimum at an end of what was tried may lie further down, ">=" where
+            further up; both where the two ends leave it open.
     """
 
     parametrization: Parametrization
-    on_grid: float
+    on_grid: float | None
     steps: float
     error: float | None
+    bounds: tuple[Bound, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rise:
+    """A wide model that ends with a higher loss than a narrower one, on the same seeds.
+
+    Attributes:
+        by: How much higher, on average over the seeds; inf where only the wide one diverged.
+        error: The standard error of `by`; None for one seed.
+        certain: Whether it is more than noise: beyond what 95 % of Student's t lie within. With
+            one seed nothing tells noise, and any difference counts.
+    """
+
+    width: int
+    than: int
+    by: float
+    error: float | None
+    certain: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """The losses of the converted models at the narrowest one's optimum.
+    """The losses of the converted models at the values that the narrowest one is tuned to.
 
     Attributes:
-        values: That optimum.
-        losses: By width, the mean loss over the seeds.
-        worse: The widths that lose to the next narrower one by more than noise.
+        values: Those values.
+        samples: By width, the losses; they may be of more seeds than the rest of the grid.
+        rises: For each width that loses to a narrower one, where it loses most.
     """
 
     values: Mapping[str, Value]
-    losses: Mapping[int, float]
-    worse: tuple[int, ...]
+    samples: Mapping[int, Sample]
+    rises: tuple[Rise, ...]
+
+    @property
+    def losses(self) -> dict[int, float]:
+        """By width, the mean loss over the seeds."""
+        return {width: sample.mean for width, sample in self.samples.items()}
+
+    @property
+    def worse(self) -> tuple[int, ...]:
+        """The widths that lose to a narrower one by more than noise."""
+        return tuple(rise.width for rise in self.rises if rise.certain)
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Everything that a sweep found."""
+    """Everything that a sweep found.
+
+    Attributes:
+        axis: The first hyperparameter.
+        step: The factor from one of its values to the next; None where a sampler drew them.
+        tuned: What to train with: the optimum of the narrowest converted model. With a sampler the
+            first hyperparameter is the vertex over the draws. None where there is no such model,
+            or all its runs diverged.
+        shared: None where not every width was trained with `tuned`.
+    """
 
     axis: str
-    step: float
+    step: float | None
     curves: Mapping[tuple[Parametrization, int], tuple[Sample, ...]]
     optima: tuple[Optimum, ...]
     shifts: tuple[Shift, ...]
+    tuned: Mapping[str, Value] | None
     shared: Shared | None
 
     def of(self, parametrization: Parametrization) -> tuple[Optimum, ...]:
@@ -121,42 +173,57 @@ class Summary:
             "curves": curves,
             "optima": [_finite(asdict(o)) for o in self.optima],
             "shifts": [_finite(asdict(s)) for s in self.shifts],
-            "shared": _finite(asdict(self.shared)) if self.shared is not None else None,
+            "tuned": self.tuned,
+            "shared": self._shared_document(),
         }
 
+    def _shared_document(self) -> object:
+        if self.shared is None:
+            return None
+        return _finite({**asdict(self.shared), "losses": self.shared.losses})
 
-def summarise(plan: Plan, results: Iterable[Result]) -> Summary:
-    """The optima and their shifts; the first hyperparameter of the plan is the axis."""
-    axis = plan.over[0]
-    held = list(results)
-    curves = {
-        (parametrization, width): _samples(
-            [
-                r
-                for r in held
-                if (r.point.parametrization, r.point.width) == (parametrization, width)
-            ]
-        )
-        for parametrization in plan.parametrizations
-        for width in plan.widths
-    }
-    optima = tuple(_optimum(line, samples, axis.name) for line, samples in curves.items())
-    summary = Summary(axis.name, axis.step, curves, optima, (), None)
-    shifts = tuple(
-        shift
-        for parametrization in plan.parametrizations
-        if (shift := _shift(summary, parametrization)) is not None
+
+def summarise(plan: Plan, results: Iterable[Result], confirmed: Iterable[Result] = ()) -> Summary:
+    """The optima and their shifts; the first hyperparameter of the plan is the axis.
+
+    `confirmed` are runs of further seeds with the values that the narrowest model is tuned to.
+    """
+    axis, drawn = plan.over[0], plan.draws is not None
+    curves = _curves(plan, results)
+    optima = tuple(_optimum(line, held, axis.name, drawn) for line, held in curves.items())
+    step = None if drawn else axis.step
+    summary = Summary(axis.name, step, curves, optima, (), None, None)
+    shifts = [_shift(summary, parametrization) for parametrization in plan.parametrizations]
+    tuned = _tuned(summary)
+    return replace(
+        summary,
+        shifts=tuple(shift for shift in shifts if shift is not None),
+        tuned=tuned,
+        shared=_shared(summary, tuned, confirmed) if tuned is not None else None,
     )
-    return replace(summary, shifts=shifts, shared=_shared(summary))
+
+
+def _curves(
+    plan: Plan, results: Iterable[Result]
+) -> dict[tuple[Parametrization, int], tuple[Sample, ...]]:
+    held = list(results)
+    return {
+        line: _samples(r for r in held if (r.point.parametrization, r.point.width) == line)
+        for line in ((p, width) for p in plan.parametrizations for width in plan.widths)
+    }
 
 
 def _samples(results: Iterable[Result]) -> tuple[Sample, ...]:
     """By choice of values, the losses of all seeds."""
-    found: dict[tuple[tuple[str, Value], ...], list[float]] = {}
+    found: dict[Key, dict[int, float]] = {}
     for result in results:
-        found.setdefault(tuple(result.values.items()), []).append(result.loss)
-    samples = [Sample(dict(values), tuple(losses)) for values, losses in found.items()]
+        found.setdefault(tuple(result.values.items()), {})[result.point.seed] = result.loss
+    samples = [_sample(dict(values), losses) for values, losses in found.items()]
     return tuple(sorted(samples, key=lambda sample: _sortable(sample.values)))
+
+
+def _sample(values: Mapping[str, Value], losses: Mapping[int, float]) -> Sample:
+    return Sample(values, tuple(losses), tuple(losses.values()))
 
 
 def _sortable(values: Mapping[str, Value]) -> list[tuple[bool, float, str]]:
@@ -166,56 +233,49 @@ def _sortable(values: Mapping[str, Value]) -> list[tuple[bool, float, str]]:
     ]
 
 
-def _optimum(line: tuple[Parametrization, int], samples: Sequence[Sample], axis: str) -> Optimum:
+# -- one line -----------------------------------------------------------------------------------
+
+
+def _optimum(
+    line: tuple[Parametrization, int], samples: Sequence[Sample], axis: str, drawn: bool
+) -> Optimum:
     best = min(samples, key=lambda sample: sample.mean)
-    profile = [s for s in samples if _others(s, axis) == _others(best, axis)]
-    centers = _centers(profile, axis)
+    center = _center(samples, best, axis, drawn) if math.isfinite(best.mean) else None
     runs = [loss for sample in samples for loss in sample.losses]
     return Optimum(
         parametrization=line[0],
         width=line[1],
         values=best.values,
         loss=best.mean,
-        loss_error=_error(best.losses),
-        center=fmean(centers) if centers else None,
-        center_error=_error(centers),
-        edge=len(profile) > 1 and best in (profile[0], profile[-1]),
+        loss_error=standard_error(best.losses),
+        center=center.at if center else None,
+        center_error=center.error if center else None,
+        bound=center.bound if center else "",
         diverged=sum(math.isinf(loss) for loss in runs),
         runs=len(runs),
     )
+
+
+def _center(samples: Sequence[Sample], best: Sample, axis: str, drawn: bool) -> Center | None:
+    """The first hyperparameter's optimum; None where it has no logarithm."""
+    places = [_log2(sample.values[axis]) for sample in samples]
+    at = _log2(best.values[axis])
+    if at is None or None in places:
+        return None
+    placed = [(place, s) for place, s in zip(places, samples, strict=True) if place is not None]
+    seeds = list(dict.fromkeys(seed for sample in samples for seed in sample.seeds))
+    if drawn:
+        draws = [[(x, s.by_seed[n]) for x, s in placed if n in s.by_seed] for n in seeds]
+        return fitted(draws) or Center(at)
+    profile = [(x, s) for x, s in placed if _others(s, axis) == _others(best, axis)]
+    return center_of([[(x, s.by_seed[n]) for x, s in profile] for n in seeds])
 
 
 def _others(sample: Sample, axis: str) -> dict[str, Value]:
     return {name: value for name, value in sample.values.items() if name != axis}
 
 
-def _centers(profile: Sequence[Sample], axis: str) -> list[float]:
-    """log2 of each seed's optimum; none where the axis has no logarithm."""
-    places = [_log2(sample.values[axis]) for sample in profile]
-    if not places or any(place is None for place in places):
-        return []
-    known = [place for place in places if place is not None]
-    seeds = min(len(sample.losses) for sample in profile)
-    return [
-        vertex([(x, s.losses[seed]) for x, s in zip(known, profile, strict=True)])
-        for seed in range(seeds)
-    ]
-
-
-def vertex(curve: Sequence[Point2]) -> float:
-    """Where a curve is lowest: the vertex of a parabola through its lowest point and neighbours.
-
-    At an end of the curve, and beside a run that diverged, it is the lowest point itself.
-    """
-    i = min(range(len(curve)), key=lambda k: curve[k][1])
-    x, y = curve[i]
-    if i in (0, len(curve) - 1) or not all(math.isfinite(curve[k][1]) for k in (i - 1, i + 1)):
-        return x
-    (x0, y0), (x2, y2) = curve[i - 1], curve[i + 1]
-    left, right = (y0 - y) / (x - x0), (y2 - y) / (x2 - x)
-    if left + right == 0:
-        return x
-    return x + ((x2 - x) * left - (x - x0) * right) / (2 * (left + right))
+# -- all widths ---------------------------------------------------------------------------------
 
 
 def _shift(summary: Summary, parametrization: Parametrization) -> Shift | None:
@@ -224,49 +284,62 @@ def _shift(summary: Summary, parametrization: Parametrization) -> Shift | None:
     ends = [_log2(optimum.values[summary.axis]) for optimum in (first, last)]
     if ends[0] is None or ends[1] is None or first.center is None or last.center is None:
         return None
-    unit = math.log2(summary.step)
+    unit = math.log2(summary.step) if summary.step is not None else 1.0
     errors = (first.center_error, last.center_error)
-    error = None if None in errors else math.hypot(*(e or 0.0 for e in errors)) / unit
+    bounds: set[Bound] = {last.bound, _OPPOSITE[first.bound]}
     return Shift(
         parametrization,
-        on_grid=(ends[1] - ends[0]) / unit,
+        on_grid=(ends[1] - ends[0]) / unit if summary.step is not None else None,
         steps=(last.center - first.center) / unit,
-        error=error,
+        error=None if None in errors else math.hypot(*(e or 0.0 for e in errors)) / unit,
+        bounds=tuple(bound for bound in sorted(bounds) if bound),
     )
 
 
-def _shared(summary: Summary) -> Shared | None:
-    """What the narrowest optimum gives at every width; None where no other width tried it."""
-    optima = summary.of(Parametrization.MUP)
-    if not optima:
+_OPPOSITE: Final[Mapping[Bound, Bound]] = {"": "", "<=": ">=", ">=": "<="}
+
+
+def _tuned(summary: Summary) -> Mapping[str, Value] | None:
+    narrowest = next(iter(summary.of(Parametrization.MUP)), None)
+    if narrowest is None or not math.isfinite(narrowest.loss):
         return None
-    values = optima[0].values
-    found = {
-        optimum.width: sample
-        for optimum in optima
-        for sample in summary.curves[Parametrization.MUP, optimum.width]
-        if sample.values == values
-    }
-    if len(found) < len(optima):
+    if summary.step is not None or narrowest.center is None:
+        return narrowest.values
+    return {**narrowest.values, summary.axis: 2.0**narrowest.center}
+
+
+def _shared(
+    summary: Summary, tuned: Mapping[str, Value], confirmed: Iterable[Result]
+) -> Shared | None:
+    more = [r for r in confirmed if r.values == tuned]
+    found: dict[int, Sample] = {}
+    for optimum in summary.of(Parametrization.MUP):
+        tried = summary.curves[Parametrization.MUP, optimum.width]
+        losses = {n: loss for s in tried if s.values == tuned for n, loss in s.by_seed.items()}
+        losses |= {r.point.seed: r.loss for r in more if r.point.width == optimum.width}
+        if not losses:
+            return None
+        found[optimum.width] = _sample(tuned, losses)
+    rises = [_rise(width, found) for width in found]
+    return Shared(tuned, found, tuple(rise for rise in rises if rise is not None))
+
+
+def _rise(width: int, found: Mapping[int, Sample]) -> Rise | None:
+    """Where a width loses most to a narrower one, what is more than noise first."""
+    compared = [_compared(width, narrow, found) for narrow in found if narrow < width]
+    rises = [rise for rise in compared if rise is not None and rise.by > 0]
+    return max(rises, key=lambda rise: (rise.certain, rise.by), default=None)
+
+
+def _compared(wide: int, narrow: int, found: Mapping[int, Sample]) -> Rise | None:
+    """How much more the wide one loses, seed by seed; None where the narrow one diverged."""
+    a, b = found[wide].by_seed, found[narrow].by_seed
+    common = [seed for seed in a if seed in b]
+    if not all(math.isfinite(b[seed]) for seed in common):
         return None
-    widths = list(found)
-    worse = [b for a, b in pairwise(widths) if _loses(found[b], found[a])]
-    return Shared(values, {w: s.mean for w, s in found.items()}, tuple(worse))
-
-
-def _loses(wide: Sample, narrow: Sample) -> bool:
-    """Whether the losses are higher, seed by seed, by more than noise."""
-    if not math.isfinite(wide.mean) or not math.isfinite(narrow.mean):
-        return math.isinf(wide.mean) and math.isfinite(narrow.mean)
-    differences = [a - b for a, b in zip(wide.losses, narrow.losses, strict=True)]
-    return fmean(differences) > NOISE * (_error(differences) or 0.0)
-
-
-def _error(values: Sequence[float]) -> float | None:
-    """The standard error of the mean; None for fewer than two values."""
-    if len(values) < 2 or not all(map(math.isfinite, values)):
-        return None
-    return stdev(values) / math.sqrt(len(values))
+    differences = [a[seed] - b[seed] for seed in common]
+    by, chance = fmean(differences), noise(differences)
+    return Rise(wide, narrow, by, standard_error(differences), by > (chance or 0.0))
 
 
 def _log2(value: Value) -> float | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mufx.knobs import written as written_knobs
 from mufx.report import GroupRow
 from mufx.sweep.settings import Parametrization
-from mufx.sweep.summary import Optimum, Shift, Summary
+from mufx.sweep.summary import Optimum, Rise, Shift, Summary
 from mufx.sweep.values import Value, shown, written
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ def show(sweep: Sweep, console: Console) -> None:
     console.print(_optima(summary, width_knob))
     for line in findings(summary, width_knob):
         console.print(Text(line), soft_wrap=True)
-    if summary.shared is not None and math.isfinite(summary.of(Parametrization.MUP)[0].loss):
-        values = {**settings.fixed, **summary.shared.values}
+    if summary.tuned is not None:
+        values = {**settings.fixed, **summary.tuned}
         knobs = written_knobs(sweep.target)
         console.print(Text(f"to train {knobs}: {written(values)} at base, which is"))
         console.print(_groups(values, sweep.groups))
@@ -55,19 +55,19 @@ def _optima(summary: Summary, width_knob: str) -> Table:
         table.add_row(
             NAMES[optimum.parametrization],
             str(optimum.width),
-            Text(_best(optimum, summary.axis)),
-            with_error(optimum.center, optimum.center_error, "2^{:.2f}"),
+            Text(_best(optimum, summary)),
+            centered(optimum),
             with_error(optimum.loss, optimum.loss_error, "{:.4f}"),
             f"{optimum.diverged} of {optimum.runs}",
         )
     return table
 
 
-def _best(optimum: Optimum, axis: str) -> str:
-    others = {name: value for name, value in optimum.values.items() if name != axis}
-    edge = " (end of the grid)" if optimum.edge else ""
+def _best(optimum: Optimum, summary: Summary) -> str:
+    others = {name: value for name, value in optimum.values.items() if name != summary.axis}
+    edge = f" (end of the {_tried(summary)})" if optimum.edge else ""
     rest = f" ({written(others)})" if others else ""
-    return f"{shown(optimum.values[axis])}{rest}{edge}"
+    return f"{shown(optimum.values[summary.axis])}{rest}{edge}"
 
 
 def with_error(value: float | None, error: float | None, form: str) -> str:
@@ -79,38 +79,68 @@ def with_error(value: float | None, error: float | None, form: str) -> str:
     return form.format(value) + (f" ± {error:.2g}" if error is not None else "")
 
 
+def centered(optimum: Optimum) -> str:
+    """Where the optimum lies between the values; at an end of them it may lie beyond."""
+    bound = f"{optimum.bound} " if optimum.edge else ""
+    return bound + with_error(optimum.center, optimum.center_error, "2^{:.2f}")
+
+
 def findings(summary: Summary, width_knob: str) -> Iterator[str]:
     """How far the optimum moves, and whether wider is better, in sentences."""
     for shift in summary.shifts:
         yield _shift(shift, summary, width_knob)
     if any(optimum.edge for optimum in summary.optima):
-        yield "an optimum at an end of the grid may lie beyond it: widen the grid"
+        yield f"an optimum at an end of the {_tried(summary)} may lie beyond it: widen the range"
+    narrowest = next(iter(summary.of(Parametrization.MUP)), None)
+    if summary.step is None and narrowest is not None and narrowest.center is not None:
+        yield _fitted(summary, narrowest, width_knob)
     shared = summary.shared
     if shared is None:
         return
     losses = ", ".join(f"{width}: {loss:.4f}" for width, loss in shared.losses.items())
     yield f"μP at the narrowest one's optimum ({written(shared.values)}), loss by width: {losses}"
-    if shared.worse:
-        yield f"  wider is worse at {', '.join(map(str, shared.worse))}{_unsure(summary)}"
-    else:
+    if not shared.rises:
         yield "  wider is never worse"
+    for certain, said in ((True, "wider is worse"), (False, "within noise, wider is worse")):
+        rises = [_rise(rise) for rise in shared.rises if rise.certain is certain]
+        if rises:
+            yield f"  {said} at {', '.join(rises)}"
 
 
-def _unsure(summary: Summary) -> str:
-    """What to add where there is one seed, and nothing to tell noise by."""
-    alone = all(optimum.loss_error is None for optimum in summary.optima)
-    return " (by any difference: one seed does not tell noise)" if alone else ""
+def _fitted(summary: Summary, narrowest: Optimum, width_knob: str) -> str:
+    """How the recommended value came from draws."""
+    known = narrowest.center_error is not None or narrowest.edge
+    how = "the vertex of a parabola over the draws" if known else "the best draw: too few for a fit"
+    return f"μP at {width_knob} {narrowest.width}: {summary.axis} {centered(narrowest)}, {how}"
+
+
+def _rise(rise: Rise) -> str:
+    if math.isinf(rise.by):
+        return f"{rise.width} (diverged)"
+    by = with_error(rise.by, rise.error, "{:.4f}")
+    alone = "; one seed does not tell noise" if rise.error is None else ""
+    return f"{rise.width} (by {by} than {rise.than}{alone})"
 
 
 def _shift(shift: Shift, summary: Summary, width_knob: str) -> str:
     optima = summary.of(shift.parametrization)
     name = NAMES[shift.parametrization]
+    way = f"from {width_knob} {optima[0].width} to {optima[-1].width}"
+    if len(shift.bounds) > 1:
+        return f"{name}: how the optimum moves {way} is open: it is at an end of the range at both"
+    bound = "".join(f"{bound} " for bound in shift.bounds)
     error = f" ± {shift.error:.1f}" if shift.error is not None else ""
+    if summary.step is None or shift.on_grid is None:
+        return f"{name}: the optimum moves by a factor {bound}2^{shift.steps:.1f}{error} {way}"
+    between = "" if bound else f" ({shift.steps:+.1f}{error} between values)"
     return (
-        f"{name}: the optimum moves by {shift.on_grid:+.0f} steps of a factor "
-        f"{summary.step:.3g} from {width_knob} {optima[0].width} to {optima[-1].width} "
-        f"({shift.steps:+.1f}{error} between values)"
+        f"{name}: the optimum moves by {bound}{shift.on_grid:+.0f} steps of a factor "
+        f"{summary.step:.3g} {way}{between}"
     )
+
+
+def _tried(summary: Summary) -> str:
+    return "grid" if summary.step is not None else "draws"
 
 
 def _groups(values: Mapping[str, Value], groups: tuple[GroupRow, ...]) -> Table:
