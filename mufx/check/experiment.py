@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
@@ -89,6 +90,7 @@ def planned(
         MufxError: `MUF76x` for what is wrong with the request, `MUF752` for widths at which a
             knob is not whole, `MUF753` to `MUF755` for the data, and all a conversion refuses.
     """
+    _check_rate(request.lr)
     place = place or place_of(source.build)
     widths = widths_of(source, request.widths, place)
     if len(widths) < WIDTHS:
@@ -130,6 +132,12 @@ def device_of(name: str) -> torch.device:
         what = f"--device {name}: {str(problem).splitlines()[0]}"
         raise MufxError(error("MUF761", what, hint="write --device cpu or --device cuda")) from None
     return device
+
+
+def _check_rate(lr: float) -> None:
+    if not 0 < lr < math.inf:
+        hint = "give the rate that is trained with at base width: --lr 1e-3"
+        raise MufxError(error("MUF761", f"--lr {lr:g} trains nothing", hint=hint))
 
 
 def _check_base(source: Source, widths: list[int], place: Place) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from mufx.check.request import Request, Variant
-from mufx.check.slopes import Slope, Verdict
+from mufx.check.slopes import UNJUDGED, Slope, Verdict
 from mufx.check.training import Run
 
 _AGREES: Final = 0.1
@@ -59,8 +59,17 @@ class NodeRow:
         judged = self.change.relative_to(self.design)
         if self.starts_larger or judged in (Verdict.GROWS, Verdict.DIVERGED):
             return True
+        if self.change.value is None:
+            return judged is Verdict.VANISHES
         falls = self.change.relative_to(self.design + self._transient) is Verdict.VANISHES
         return falls and self.variant is Variant.MUP
+
+    @property
+    def judged(self) -> bool:
+        """Whether a μP node moved enough, and alike enough from seed to seed, to be judged."""
+        if self.variant is Variant.SP or _INVERSE.search(self.node):
+            return False
+        return self.change.relative_to(self.design) not in UNJUDGED
 
     @property
     def _transient(self) -> float:
@@ -76,9 +85,11 @@ class NodeRow:
     def starts_larger(self) -> bool:
         """Whether the activation is larger in a wider model before any training.
 
-        Smaller it may be: readouts and attention logits start with a size of width**-0.5.
+        Smaller it may be: readouts and attention logits start with a size of width**-0.5. What
+        never changes is no activation: the frequencies of a position, a range over the width.
         """
-        return self.start.relative_to(self.design) is Verdict.GROWS
+        changes = self.verdict is not Verdict.CONSTANT
+        return changes and self.start.relative_to(self.design) is Verdict.GROWS
 
     @property
     def disagrees(self) -> bool:
@@ -123,8 +134,14 @@ class Checked:
 
     @property
     def passes(self) -> bool:
-        """Whether no μP node departs and no μP run diverged."""
-        return not self.departures and all(v is Variant.SP for v, *_ in self.diverged)
+        """Whether μP nodes were judged, none of them departs, and no μP run diverged."""
+        finished = all(v is Variant.SP for v, *_ in self.diverged)
+        return self.judged > 0 and finished and not self.departures
+
+    @property
+    def judged(self) -> int:
+        """The number of μP nodes of which something can be said."""
+        return sum(row.judged for row in self.rows)
 
     def largest(self, variant: Variant) -> float:
         """The largest slope of a change, less what it has by design.
@@ -154,6 +171,7 @@ class Checked:
             "settings": {**asdict(self.request), "widths": list(self.widths)},
             "synthetic": self.synthetic,
             "passes": self.passes,
+            "judged": self.judged,
             "skipped": {v.value: why for v, why in self.skipped.items()},
             "diverged": [
                 {"variant": v.value, "width": w, "seed": s, "step": step}
@@ -164,7 +182,7 @@ class Checked:
 
 
 def _record(row: NodeRow) -> dict[str, object]:
-    diverged = row.change.diverged
+    diverged = row.verdict is Verdict.DIVERGED
     return {
         "variant": row.variant.value,
         "node": row.node,

@@ -27,19 +27,24 @@ class Verdict(StrEnum):
     NOISY = "too noisy to say"
     DIVERGED = "diverged"
     STILL = "left out"
+    CONSTANT = "constant"
+
+
+UNJUDGED: Final = frozenset({Verdict.NOISY, Verdict.STILL, Verdict.CONSTANT})
+"""What says nothing of a node, neither good nor bad."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slope:
     """A slope of log size over log width: the mean over seeds, and its standard error.
 
-    `value` is None where the size is 0 somewhere: a constant, or a readout of zeros before its
-    first update.
+    `value` is None where there is none, and `missing` says why: the size is 0 somewhere (a
+    constant, or a readout of zeros before its first update) or is not finite.
     """
 
     value: float | None
     error: float = 0.0
-    diverged: bool = False
+    missing: Verdict = Verdict.STILL
 
     @property
     def verdict(self) -> Verdict:
@@ -48,10 +53,8 @@ class Slope:
 
     def relative_to(self, predicted: float) -> Verdict:
         """The verdict on what is left of the slope once the prediction is taken off."""
-        if self.diverged:
-            return Verdict.DIVERGED
         if self.value is None:
-            return Verdict.STILL
+            return self.missing
         left = self.value - predicted
         if self.error > NOISY and abs(left) < 2 * self.error:
             return Verdict.NOISY
@@ -68,13 +71,21 @@ def fit(widths: Sequence[int], sizes: Sequence[Sequence[float]]) -> Slope:
     """
     table = np.array(sizes, dtype=np.float64)
     if not np.isfinite(table).all():
-        return Slope(None, math.inf, diverged=True)
+        return Slope(None, math.inf, Verdict.DIVERGED)
     if (table <= 0).any():
-        return Slope(None)
+        return Slope(None, 0.0, _of_zeros(table))
     x, heights = np.log(np.array(widths, dtype=np.float64)), np.log(table)
     each = np.polyfit(x, heights, 1)[0]
     value = float(each.mean())
     return Slope(value, max(_spread(each), _residual(x, heights.mean(axis=1))))
+
+
+def _of_zeros(sizes: np.ndarray) -> Verdict:
+    """What sizes say of which some are 0: to lose all of it is the steepest way to vanish."""
+    if (sizes <= 0).all():
+        return Verdict.CONSTANT
+    lost = (sizes[1:] <= 0).all(axis=1).any()
+    return Verdict.VANISHES if lost and (sizes[0] > 0).all() else Verdict.STILL
 
 
 def _spread(slopes: np.ndarray) -> float:

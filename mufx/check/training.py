@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -28,7 +28,8 @@ class Run:
         sizes: Of the activation after the last step.
         changes: Of its difference to what it was before the first step.
         first: Of the difference that one small step makes, on the batch of that step.
-        diverged: The first step with a loss that is not finite, from 1; the run ends there.
+        diverged: The first step with a loss that is not finite, from 1; the run ends there. The
+            last step where that left a loss or an activation that is not finite.
     """
 
     starts: Sizes
@@ -42,7 +43,7 @@ def run(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     loss_of: Callable[[nn.Module, Inputs], Tensor],
-    batches: Iterable[Inputs],
+    batches: Sequence[Inputs],
     probe: Inputs,
     seed: int = 0,
 ) -> Run:
@@ -56,11 +57,15 @@ def run(
     for step, batch in enumerate(batches, start=1):
         optimizer.zero_grad(set_to_none=True)
         loss = loss_of(model, batch)
-        if not math.isfinite(float(loss.detach())):
+        if not _is_finite(loss):
             return Run({}, {}, {}, diverged=step)
         torch.autograd.backward(loss)
         optimizer.step()
     after = _looked(model, probe, seed)
+    with torch.no_grad():
+        last = loss_of(model, batches[-1])
+    if _blown_up(before, after) or not _is_finite(last):
+        return Run({}, {}, {}, diverged=len(batches))
     changes = {name: after[name] - before[name] for name in before if name in after}
     return Run(_means(before), _means(after), _means(changes))
 
@@ -91,6 +96,16 @@ def first_step(
     optimizer.step()
     after = _looked(model, probe, seed)
     return _means({name: after[name] - value for name, value in before.items()})
+
+
+def _is_finite(loss: Tensor) -> bool:
+    return math.isfinite(float(loss.detach()))
+
+
+def _blown_up(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> bool:
+    """Whether what was finite is so no longer: a mask of -inf never was."""
+    pairs = ((value, after[name]) for name, value in before.items() if name in after)
+    return any(bool((old.isfinite() & ~new.isfinite()).any()) for old, new in pairs)
 
 
 def _doubled(value: Tensor) -> Tensor:
