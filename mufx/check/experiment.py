@@ -49,9 +49,9 @@ class Experiment:
         args, kwargs = first
         probe = args[: self.feed.loss.positional], kwargs
         loss = self.feed.loss
-        small = first_step(*self._made(variant, width, seed), loss, first, probe, seed)
+        small, own = first_step(*self._made(variant, width, seed), loss, first, probe, seed)
         done = run(*self._made(variant, width, seed), loss, rest, probe, seed)
-        return replace(done, first=small)
+        return replace(done, first=small, own=own)
 
     def _made(self, variant: Variant, width: int, seed: int) -> Made:
         values = {"lr": self.request.lr}

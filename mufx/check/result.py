@@ -18,6 +18,20 @@ _INVERSE: Final = re.compile(":(rsqrt|reciprocal)#")
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """The most that one parameter alone can change at a node in a small step, and should."""
+
+    parameter: str
+    slope: Slope
+    expected: float
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the parameter can learn less in a wider model."""
+        return self.slope.falls_short_of(self.expected)
+
+
+@dataclass(frozen=True, slots=True)
 class NodeRow:
     """One node of one variant: slopes over width, and what was predicted.
 
@@ -30,6 +44,8 @@ class NodeRow:
         design: What the change should have: 0, but where a multiplier is folded into a gain.
         first: The slope of the change in one small step.
         predicted: What that should have, calculated from the graph, the inits and the rates.
+        start_predicted: What `start` should have, where that is known exactly.
+        parts: What each parameter that meets an activation here can change.
     """
 
     variant: Variant
@@ -40,6 +56,8 @@ class NodeRow:
     design: float
     first: Slope
     predicted: float | None
+    start_predicted: float | None = None
+    parts: tuple[Part, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -59,10 +77,13 @@ class NodeRow:
         judged = self.change.relative_to(self.design)
         if self.starts_larger or judged in (Verdict.GROWS, Verdict.DIVERGED):
             return True
-        if self.change.value is None:
-            return judged is Verdict.VANISHES
-        falls = self.change.relative_to(self.design + self._transient) is Verdict.VANISHES
-        return falls and self.variant is Variant.MUP
+        if self.change.value is None and judged is Verdict.VANISHES:
+            return True
+        if self.variant is not Variant.MUP:
+            return False
+        if self.starts_smaller or self.learns_less is not None:
+            return True
+        return self.change.relative_to(self.design + self._transient) is Verdict.VANISHES
 
     @property
     def judged(self) -> bool:
@@ -88,8 +109,25 @@ class NodeRow:
         Smaller it may be: readouts and attention logits start with a size of width**-0.5. What
         never changes is no activation: the frequencies of a position, a range over the width.
         """
-        changes = self.verdict is not Verdict.CONSTANT
-        return changes and self.start.relative_to(self.design) is Verdict.GROWS
+        return self._changes and self.start.relative_to(self.design) is Verdict.GROWS
+
+    @property
+    def starts_smaller(self) -> bool:
+        """Whether it is smaller than independent products make it, where that is known."""
+        expected = self.start_predicted
+        return self._changes and expected is not None and self.start.falls_short_of(expected)
+
+    @property
+    def learns_less(self) -> Part | None:
+        """The part of a parameter that learns less in a wider model.
+
+        The change of the whole node does not show it: what comes through from before is as large.
+        """
+        return next((part for part in self.parts if part.is_small), None)
+
+    @property
+    def _changes(self) -> bool:
+        return self.verdict is not Verdict.CONSTANT
 
     @property
     def disagrees(self) -> bool:
@@ -194,6 +232,15 @@ def _record(row: NodeRow) -> dict[str, object]:
         "first_slope": row.first.value,
         "first_error": row.first.error if row.first.value is not None else None,
         "predicted": row.predicted,
+        "start_predicted": row.start_predicted,
+        "parts": {
+            part.parameter: {
+                "slope": part.slope.value,
+                "error": part.slope.error,
+                "expected": part.expected,
+            }
+            for part in row.parts
+        },
         "verdict": row.verdict.value,
         "departs": row.departs,
         "disagrees": row.disagrees,

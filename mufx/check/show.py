@@ -89,6 +89,15 @@ def _departure(row: NodeRow) -> str:
         return "departs: it diverged"
     if row.starts_larger:
         return f"departs: it starts with slope {row.start.value:+.2f}, at most {row.design:+.2f}"
+    if row.starts_smaller:
+        return f"departs: it starts with slope {_number(row.start.value)}, and " + (
+            f"{_number(row.start_predicted)} is expected"
+        )
+    if (part := row.learns_less) is not None:
+        return (
+            f"departs: the most that a step of {part.parameter} alone can change has slope "
+            f"{_number(part.slope.value)}, and {part.expected:+.2f} is expected"
+        )
     if row.change.value is None:
         return "departs: it moves at the smallest width, and not at all at a larger one"
     return f"departs: slope {row.change.value:+.2f}, and {row.design:+.2f} is expected"

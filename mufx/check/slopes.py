@@ -14,6 +14,8 @@ GROWS: Final = 0.15
 """Above its prediction no change may grow by more: growth is judged strictly."""
 VANISHES: Final = -0.5
 """Loosely: what falls slowly may be on its way. It counts where two standard errors are past it."""
+SHORT: Final = 0.25
+"""What is known exactly may fall short of it by this and two standard errors."""
 NOISY: Final = 0.15
 """A standard error above which a slope says nothing, unless it is two of them away from 0."""
 
@@ -61,6 +63,12 @@ class Slope:
         if left > GROWS:
             return Verdict.GROWS
         return Verdict.VANISHES if left + 2 * self.error < VANISHES else Verdict.FLAT
+
+    def falls_short_of(self, expected: float) -> bool:
+        """Whether the slope is certainly below what is known of it."""
+        if self.value is None:
+            return self.missing is Verdict.VANISHES
+        return self.value + 2 * self.error < expected - SHORT
 
 
 def fit(widths: Sequence[int], sizes: Sequence[Sequence[float]]) -> Slope:
