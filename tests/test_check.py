@@ -7,7 +7,7 @@ import math
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,20 +21,22 @@ from mufx.api import convert_source, trace
 from mufx.check.checking import checked
 from mufx.check.experiment import Experiment, prepared
 from mufx.check.predicting import Prediction
-from mufx.check.request import Request, Variant
+from mufx.check.request import Request, Variant, parsed
 from mufx.check.result import Checked, NodeRow
 from mufx.check.show import conclusions
 from mufx.check.slopes import Slope, Verdict, fit
 from mufx.check.storage import FILE, Runs
 from mufx.check.training import Run, run
 from mufx.check.watch import activations
+from mufx.check.widths import check_widths, chosen
 from mufx.cli import app
 from mufx.diagnostics import MufxError
 from mufx.discovery import find
 from mufx.inputs import Inputs
 from mufx.source import load
 
-MLP = str(Path(__file__).parent.parent / "examples" / "mlp.py")
+EXAMPLES = Path(__file__).parent.parent / "examples"
+MLP = str(EXAMPLES / "mlp.py")
 WIDTHS = (64, 128, 256, 512)
 
 
@@ -331,6 +333,80 @@ def test_bad_settings_are_refused(changed: dict[str, object], code: str) -> None
         experiment(**changed)
 
     assert problem.value.diagnostics[0].code == code
+
+
+GPT = str(EXAMPLES / "gpt.py")
+DEFAULTS = {
+    "mlp": {"width": [64, 128, 256, 512]},
+    "gpt": {"n_embd": [64, 144, 256, 400], "n_head": [2, 3, 4, 5]},
+    "llama": {"dim": [64, 144, 256, 400], "hidden_dim": [160, 410, 800, 1343]},
+    "resnet": {"width": [16, 24, 48, 64]},
+    "encoder": {"d_model": [64, 100, 144, 256], "nhead": [4, 5, 6, 8]},
+}
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_widths_by_default_are_four_that_the_model_takes(name: str) -> None:
+    source = load(str(EXAMPLES / f"{name}.py"))
+
+    def fits(knobs: Mapping[str, object]) -> bool:
+        try:
+            with torch.device("meta"):
+                args, kwargs = source.inputs(2)
+                source.build(**knobs)(*args, **kwargs)
+        except (ValueError, RuntimeError, AssertionError):
+            return False
+        return True
+
+    found = chosen(source, fits)
+
+    assert found is not None
+    assert {knob: [at[knob] for at in found.values()] for knob in DEFAULTS[name]} == DEFAULTS[name]
+
+
+def test_base_and_target_of_the_gpt_are_enough_to_check_it() -> None:
+    knobs = {"n_layer": 1}
+    source = load(GPT, {"n_embd": 64, "n_head": 2, **knobs}, {"n_embd": 256, "n_head": 4, **knobs})
+
+    made = prepared(Request(seeds=1), source, find(GPT))
+
+    assert list(made.models.widths) == [64, 144, 256, 400]
+
+
+def test_too_few_widths_are_answered_with_widths_from_base() -> None:
+    resnet = str(EXAMPLES / "resnet.py")
+
+    with pytest.raises(MufxError) as problem:
+        check_widths(load(resnet), (16, 32, 64), lambda _: True, find(resnet).factory.place)
+
+    (said,) = problem.value.diagnostics
+    assert said.code == "MUF760"
+    assert "--widths 16,24,48,64" in str(said.hint)
+
+
+def test_a_width_that_the_model_does_not_take_is_named() -> None:
+    knobs = {"n_head": 2, "n_layer": 1}
+    source = load(GPT, {"n_embd": 64, **knobs}, {"n_embd": 256, **knobs})
+
+    with pytest.raises(MufxError) as problem:
+        prepared(Request(widths=(64, 128, 255, 512)), source, find(GPT))
+
+    (said,) = problem.value.diagnostics
+    assert (said.code, said.place) == ("MUF760", find(GPT).factory.place)
+    assert "width 255 is no size of the model: at n_embd=255" in said.message
+    assert "is not a multiple of 2 heads" in said.message
+
+
+def test_widths_are_typed_as_for_a_sweep() -> None:
+    assert parsed("64:512") == parsed("64,128,256,512") == (64, 128, 256, 512)
+
+
+@pytest.mark.parametrize("typed", ["8:wide", "64,-1", "64,1.5", "", "64,x"])
+def test_widths_that_cannot_be_read_are_refused(typed: str) -> None:
+    with pytest.raises(MufxError) as problem:
+        parsed(typed)
+
+    assert problem.value.diagnostics[0].code == "MUF761"
 
 
 def test_batches_that_end_early_are_refused(tmp_path: Path) -> None:

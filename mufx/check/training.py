@@ -69,9 +69,7 @@ def run(
         torch.autograd.backward(loss)
         optimizer.step()
     after = _looked(model, probe, seed)
-    with torch.no_grad():
-        last = loss_of(model, batches[-1])
-    if _blown_up(before, after) or not _is_finite(last):
+    if _blown_up(before, after) or not _is_finite(loss_of(model, batches[-1])):
         return Run({}, {}, {}, diverged=len(batches))
     changes = {name: after[name] - before[name] for name in before if name in after}
     return Run(_means(before), _means(after), _means(changes))

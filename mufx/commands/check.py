@@ -45,7 +45,7 @@ def check(
     inputs: InputOption = None,
     widths: Annotated[
         str | None,
-        typer.Option("--widths", metavar="W,..", help="At least 4; doubling from base to target."),
+        typer.Option("--widths", metavar="W,..", help="64,128,256,512 or 64:512; at least 4."),
     ] = None,
     steps: Annotated[int, typer.Option("--steps", min=4, help="Training steps of a run.")] = 15,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs at each width.")] = 3,
