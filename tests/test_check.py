@@ -7,6 +7,8 @@ import math
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +21,22 @@ from mufx.api import convert_source, trace
 from mufx.check.checking import checked
 from mufx.check.experiment import Experiment, prepared
 from mufx.check.predicting import Prediction
-from mufx.check.request import Request, Variant
+from mufx.check.request import Request, Variant, parsed
 from mufx.check.result import Checked, NodeRow
+from mufx.check.show import conclusions
 from mufx.check.slopes import Slope, Verdict, fit
 from mufx.check.storage import FILE, Runs
 from mufx.check.training import Run, run
 from mufx.check.watch import activations
+from mufx.check.widths import check_widths, chosen
 from mufx.cli import app
 from mufx.diagnostics import MufxError
 from mufx.discovery import find
 from mufx.inputs import Inputs
 from mufx.source import load
 
-MLP = str(Path(__file__).parent.parent / "examples" / "mlp.py")
+EXAMPLES = Path(__file__).parent.parent / "examples"
+MLP = str(EXAMPLES / "mlp.py")
 WIDTHS = (64, 128, 256, 512)
 
 
@@ -57,9 +62,17 @@ def test_seeds_that_disagree_are_too_noisy_to_say() -> None:
     assert fit(WIDTHS, sizes).verdict is Verdict.NOISY
 
 
-def test_a_size_of_zero_is_left_out_and_an_infinite_one_diverged() -> None:
-    assert fit(WIDTHS, [[0.0], [1.0], [1.0], [1.0]]).verdict is Verdict.STILL
-    assert fit(WIDTHS, [[math.inf], [1.0], [1.0], [1.0]]).verdict is Verdict.DIVERGED
+@pytest.mark.parametrize(
+    ("sizes", "verdict"),
+    [
+        ([0.0, 1.0, 1.0, 1.0], Verdict.STILL),
+        ([1.0, 1.0, 0.0, 1.0], Verdict.VANISHES),
+        ([0.0, 0.0, 0.0, 0.0], Verdict.CONSTANT),
+        ([math.inf, 1.0, 1.0, 1.0], Verdict.DIVERGED),
+    ],
+)
+def test_sizes_without_a_slope(sizes: list[float], verdict: Verdict) -> None:
+    assert fit(WIDTHS, [[size] for size in sizes]).verdict is verdict
 
 
 class Routed(nn.Module):
@@ -116,6 +129,44 @@ def test_a_loss_that_is_not_finite_ends_a_run_and_is_recorded() -> None:
     assert seen.changes == {}
 
 
+@pytest.mark.parametrize(
+    "loss_of",
+    [
+        pytest.param(lambda m, b: m(*b[0]).pow(2).sum(), id="loss"),
+        pytest.param(lambda m, b: m(*b[0]).mul(1e30).nan_to_num(0.0, 0.0, 0.0).sum(), id="node"),
+    ],
+)
+def test_what_the_last_step_blows_up_diverged(loss_of: Callable[..., torch.Tensor]) -> None:
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e30)
+    batch: Inputs = ((torch.ones(3, 2),), {})
+
+    seen = run(model, optimizer, loss_of, [batch], batch)
+
+    assert seen == Run({}, {}, {}, diverged=1)
+
+
+class Masked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        above = torch.ones(4, 4).triu(1) > 0
+        logits: torch.Tensor = self.project(x).masked_fill(above, -math.inf)
+        return logits.softmax(-1)
+
+
+def test_a_mask_of_minus_infinity_never_was_finite() -> None:
+    model, batch = Masked(), ((torch.eye(4),), {})
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+
+    seen = run(model, optimizer, lambda m, b: m(*b[0])[:, 0].sum(), [batch], batch)
+
+    assert seen.diverged is None
+    assert seen.changes[":masked_fill#1"] > 0
+
+
 @pytest.fixture(scope="module")
 def mlp() -> Checked:
     return checked(experiment(), lambda settings: Runs(None, settings))
@@ -126,6 +177,15 @@ def test_the_converted_mlp_is_flat_both_ways_and_the_original_grows(mlp: Checked
     assert {row.verdict for row in mlp.of(Variant.MUP)} == {Verdict.FLAT}
     assert {row.verdict for row in mlp.of(Variant.APPLIED)} == {Verdict.FLAT}
     assert mlp.largest(Variant.SP) > 0.5
+
+
+@pytest.mark.parametrize("nothing", [Slope(None), Slope(0.1, 0.2)])
+def test_a_check_that_judged_nothing_does_not_hold(mlp: Checked, nothing: Slope) -> None:
+    found = replace(mlp, rows=tuple(replace(row, change=nothing) for row in mlp.rows))
+
+    assert not found.passes
+    assert found.departures == ()
+    assert "no node of it was judged" in conclusions(found)[-1]
 
 
 def test_prediction_and_measurement_have_the_same_nodes(mlp: Checked) -> None:
@@ -226,6 +286,13 @@ def test_what_departs(made: NodeRow, departs: bool) -> None:
     assert made.departs is departs
 
 
+def test_to_stop_moving_departs_and_what_never_moves_is_not_judged() -> None:
+    lost, constant = (Slope(None, 0.0, why) for why in (Verdict.VANISHES, Verdict.CONSTANT))
+
+    assert replace(row(0.0, 0.0), change=lost).departs
+    assert not replace(row(1.06, 0.0, node="time_proj:arange#1"), change=constant).departs
+
+
 @pytest.mark.zoo
 def test_a_killed_check_goes_on_where_it_was(tmp_path: Path) -> None:
     """SIGKILL in the middle: what was finished is not run again, and the result is the same."""
@@ -256,6 +323,9 @@ def test_a_killed_check_goes_on_where_it_was(tmp_path: Path) -> None:
         ({"widths": (64, 128, 256)}, "MUF760"),
         ({"widths": (8, 16, 32, 64)}, "MUF760"),
         ({"device": "nowhere"}, "MUF761"),
+        ({"lr": 0.0}, "MUF761"),
+        ({"lr": math.nan}, "MUF761"),
+        ({"lr": math.inf}, "MUF761"),
     ],
 )
 def test_bad_settings_are_refused(changed: dict[str, object], code: str) -> None:
@@ -263,6 +333,80 @@ def test_bad_settings_are_refused(changed: dict[str, object], code: str) -> None
         experiment(**changed)
 
     assert problem.value.diagnostics[0].code == code
+
+
+GPT = str(EXAMPLES / "gpt.py")
+DEFAULTS = {
+    "mlp": {"width": [64, 128, 256, 512]},
+    "gpt": {"n_embd": [64, 144, 256, 400], "n_head": [2, 3, 4, 5]},
+    "llama": {"dim": [64, 144, 256, 400], "hidden_dim": [160, 410, 800, 1343]},
+    "resnet": {"width": [16, 24, 48, 64]},
+    "encoder": {"d_model": [64, 100, 144, 256], "nhead": [4, 5, 6, 8]},
+}
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_widths_by_default_are_four_that_the_model_takes(name: str) -> None:
+    source = load(str(EXAMPLES / f"{name}.py"))
+
+    def fits(knobs: Mapping[str, object]) -> bool:
+        try:
+            with torch.device("meta"):
+                args, kwargs = source.inputs(2)
+                source.build(**knobs)(*args, **kwargs)
+        except (ValueError, RuntimeError, AssertionError):
+            return False
+        return True
+
+    found = chosen(source, fits)
+
+    assert found is not None
+    assert {knob: [at[knob] for at in found.values()] for knob in DEFAULTS[name]} == DEFAULTS[name]
+
+
+def test_base_and_target_of_the_gpt_are_enough_to_check_it() -> None:
+    knobs = {"n_layer": 1}
+    source = load(GPT, {"n_embd": 64, "n_head": 2, **knobs}, {"n_embd": 256, "n_head": 4, **knobs})
+
+    made = prepared(Request(seeds=1), source, find(GPT))
+
+    assert list(made.models.widths) == [64, 144, 256, 400]
+
+
+def test_too_few_widths_are_answered_with_widths_from_base() -> None:
+    resnet = str(EXAMPLES / "resnet.py")
+
+    with pytest.raises(MufxError) as problem:
+        check_widths(load(resnet), (16, 32, 64), lambda _: True, find(resnet).factory.place)
+
+    (said,) = problem.value.diagnostics
+    assert said.code == "MUF760"
+    assert "--widths 16,24,48,64" in str(said.hint)
+
+
+def test_a_width_that_the_model_does_not_take_is_named() -> None:
+    knobs = {"n_head": 2, "n_layer": 1}
+    source = load(GPT, {"n_embd": 64, **knobs}, {"n_embd": 256, **knobs})
+
+    with pytest.raises(MufxError) as problem:
+        prepared(Request(widths=(64, 128, 255, 512)), source, find(GPT))
+
+    (said,) = problem.value.diagnostics
+    assert (said.code, said.place) == ("MUF760", find(GPT).factory.place)
+    assert "width 255 is no size of the model: at n_embd=255" in said.message
+    assert "is not a multiple of 2 heads" in said.message
+
+
+def test_widths_are_typed_as_for_a_sweep() -> None:
+    assert parsed("64:512") == parsed("64,128,256,512") == (64, 128, 256, 512)
+
+
+@pytest.mark.parametrize("typed", ["8:wide", "64,-1", "64,1.5", "", "64,x"])
+def test_widths_that_cannot_be_read_are_refused(typed: str) -> None:
+    with pytest.raises(MufxError) as problem:
+        parsed(typed)
+
+    assert problem.value.diagnostics[0].code == "MUF761"
 
 
 def test_batches_that_end_early_are_refused(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def passing(*broken: Callable[[Program], Program]) -> Convert:
     return partial(convert_source, passes=(*mufx.PASSES, *broken))
 
 
-def written(pattern: str, by: str) -> Convert:
+def written(pattern: str, by: str | Callable[[re.Match[str]], str]) -> Convert:
     """A conversion in whose text something is replaced."""
 
     def convert(source: Source, optimizer: str, form: str) -> Conversion:
@@ -108,6 +108,71 @@ def test_a_missing_multiplier_is_seen_at_its_layer() -> None:
 
     assert departing(found) == ["out:linear#1"]
     assert case.check(Variant.MUP, form="table8").passes
+
+
+# -- too small ----------------------------------------------------------------------------------
+
+
+def slow(program: Program) -> Program:
+    """One hidden weight that learns sqrt(m) too little."""
+    own = program.plan["fc2.weight"]
+    less = replace(own, lr=own.lr * program.labels["fc2.weight"].m_in ** -0.5)
+    return replace(program, plan={**program.plan, "fc2.weight": less})
+
+
+def small(program: Program) -> Program:
+    """One hidden weight that starts sqrt(m) too small."""
+    own = program.init_corrections["fc2.weight"]
+    less = own * program.labels["fc2.weight"].m_in ** -0.5
+    return replace(program, init_corrections={**program.init_corrections, "fc2.weight": less})
+
+
+def squared(number: re.Match[str]) -> str:
+    """A multiplier of 1/m as 1/m**2."""
+    return f" * {float(number[1]) ** 2}"
+
+
+def halved(number: re.Match[str]) -> str:
+    """A scale of sqrt(d at base)/d, with d = head_dim at base * m, as one that falls further."""
+    d_base = 32
+    m = math.sqrt(d_base) / d_base / float(number[1])
+    return f", scale={float(number[1]) * m**-0.5}"
+
+
+def test_a_rate_too_small_is_seen_in_what_its_weight_alone_can_change() -> None:
+    found = CASES["mlp"].check(Variant.MUP, convert=passing(slow))
+
+    (row,) = found.departures
+    assert row.node == "fc2:linear#1"
+    assert row.learns_less is not None
+    assert row.learns_less.parameter == "fc2.weight"
+    assert row.learns_less.slope.value == pytest.approx(-0.5, abs=0.05)
+
+
+def test_an_init_too_small_is_seen_at_its_weight() -> None:
+    found = CASES["mlp"].check(Variant.MUP, convert=passing(small))
+
+    assert departing(found)[0] == "fc2:linear#1"
+    assert found.departures[0].starts_smaller
+
+
+def test_a_multiplier_too_small_is_seen_at_its_layer() -> None:
+    convert = written(r" \* ([0-9.]+)(?=  # μP)", squared)
+
+    found = CASES["mlp"].check(Variant.MUP, form="table8", convert=convert)
+
+    assert [row.node for row in found.departures if row.learns_less] == ["out:linear#1"]
+
+
+def test_an_attention_scale_too_small_is_seen_in_the_logits() -> None:
+    """A single step: how large logits start says it."""
+    case = CASES["gpt"]
+    settings = {"convert": written(r", scale=([0-9.]+)", halved), "seeds": 1, "steps": 1}
+
+    found = case.check(Variant.MUP, **settings)
+
+    logits = [f"h.{i}.attn:scaled_dot_product_attention#1/logits" for i in range(2)]
+    assert [row.node for row in found.departures if row.starts_smaller] == logits
 
 
 @pytest.mark.zoo

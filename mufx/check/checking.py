@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 from mufx.api import trace
@@ -10,7 +11,7 @@ from mufx.applying import applied
 from mufx.check.experiment import Experiment, digest, planned
 from mufx.check.predicting import Prediction, by_design
 from mufx.check.request import Request, Variant
-from mufx.check.result import Checked, NodeRow
+from mufx.check.result import Checked, NodeRow, Part
 from mufx.check.slopes import Slope, fitted
 from mufx.check.storage import Runs
 from mufx.check.training import Run
@@ -72,8 +73,21 @@ def _trained(
     return done
 
 
-Told = tuple[Mapping[str, float], Mapping[str, float]]
-"""By node: the exponents of all change, by design; and of that of a first step."""
+@dataclass(frozen=True)
+class Told:
+    """What is known beforehand, by node: exponents in the width.
+
+    Attributes:
+        design: Of all change, by design.
+        first: Of the change in a first step.
+        starts: Of the size before it, where that is known exactly.
+        inputs: Of the smallest activation that a parameter meets there.
+    """
+
+    design: Mapping[str, float] = field(default_factory=dict[str, float])
+    first: Mapping[str, float] = field(default_factory=dict[str, float])
+    starts: Mapping[str, float] = field(default_factory=dict[str, float])
+    inputs: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 def _predictions(experiment: Experiment) -> dict[Variant, Told]:
@@ -86,9 +100,9 @@ def _predictions(experiment: Experiment) -> dict[Variant, Told]:
     standard = Prediction(program, original.train, converted=False, batch=request.batch)
     converted = Prediction(program, program.train, converted=True, batch=request.batch)
     return {
-        Variant.SP: ({}, standard.exponents(m)),
-        Variant.MUP: (by_design(program, m), converted.exponents(m)),
-        Variant.APPLIED: ({}, {}),
+        Variant.SP: Told(first=standard.exponents(m)),
+        Variant.MUP: Told(by_design(program, m), converted.exponents(m), *converted.starts(m)),
+        Variant.APPLIED: Told(),
     }
 
 
@@ -97,11 +111,11 @@ def _knob(source: Source) -> str:
 
 
 def _rows(variant: Variant, runs: Mapping[int, tuple[Run, ...]], told: Told) -> list[NodeRow]:
-    design, predicted = told
     firsts = fitted({w: [r.first for r in made] for w, made in runs.items()})
     starts = fitted({w: [r.starts for r in made] for w, made in runs.items()})
     sizes = fitted({w: [r.sizes for r in made] for w, made in runs.items()})
     changes = fitted({w: [r.changes for r in made] for w, made in runs.items()})
+    parts = _parts(runs, told)
     return [
         NodeRow(
             variant,
@@ -109,12 +123,25 @@ def _rows(variant: Variant, runs: Mapping[int, tuple[Run, ...]], told: Told) -> 
             starts[node],
             sizes[node],
             change,
-            design.get(node, 0.0),
+            told.design.get(node, 0.0),
             firsts.get(node, Slope(None)),
-            predicted.get(node),
+            told.first.get(node),
+            told.starts.get(node),
+            parts.get(node, ()),
         )
         for node, change in changes.items()
     ]
+
+
+def _parts(runs: Mapping[int, tuple[Run, ...]], told: Told) -> dict[str, tuple[Part, ...]]:
+    found: dict[str, tuple[Part, ...]] = {}
+    slopes = fitted({w: [r.own for r in made] for w, made in runs.items()})
+    for key, slope in slopes.items():
+        node, _, parameter = key.rpartition(" ")
+        if node in told.inputs:
+            expected = told.design.get(node, 0.0) + min(0.0, told.inputs[node])
+            found[node] = (*found.get(node, ()), Part(parameter, slope, expected))
+    return found
 
 
 def _skipped(experiment: Experiment) -> dict[Variant, str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from hashlib import sha256
 from typing import Final
 
@@ -15,7 +17,8 @@ from mufx.applying import apply
 from mufx.check.data import Feed, feed
 from mufx.check.request import Request, Variant
 from mufx.check.training import Run, first_step, run
-from mufx.diagnostics import Diagnostic, MufxError, Place, error
+from mufx.check.widths import check_widths
+from mufx.diagnostics import MufxError, Place, error
 from mufx.discovery import Found
 from mufx.factory import place_of
 from mufx.optim import param_groups
@@ -23,9 +26,8 @@ from mufx.source import BATCH, Source
 from mufx.sweep.batches import Data, Loss, data_of, load_data
 from mufx.sweep.models import Made, Models
 from mufx.sweep.settings import Parametrization, Point
-from mufx.sweep.widths import growing, widths_of
+from mufx.sweep.widths import Knobs, growing
 
-WIDTHS: Final = 4
 _CLASSES: Final[Mapping[str, Callable[..., torch.optim.Optimizer]]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
@@ -48,9 +50,9 @@ class Experiment:
         args, kwargs = first
         probe = args[: self.feed.loss.positional], kwargs
         loss = self.feed.loss
-        small = first_step(*self._made(variant, width, seed), loss, first, probe, seed)
+        small, own = first_step(*self._made(variant, width, seed), loss, first, probe, seed)
         done = run(*self._made(variant, width, seed), loss, rest, probe, seed)
-        return replace(done, first=small)
+        return replace(done, first=small, own=own)
 
     def _made(self, variant: Variant, width: int, seed: int) -> Made:
         values = {"lr": self.request.lr}
@@ -89,15 +91,16 @@ def planned(
         MufxError: `MUF76x` for what is wrong with the request, `MUF752` for widths at which a
             knob is not whole, `MUF753` to `MUF755` for the data, and all a conversion refuses.
     """
+    _check_rate(request.lr)
     place = place or place_of(source.build)
-    widths = widths_of(source, request.widths, place)
-    if len(widths) < WIDTHS:
-        raise MufxError(_too_few(list(widths), place))
-    _check_base(source, list(widths), place)
     device = device_of(request.device)
-    models = Models(source, widths, request.optimizer, request.form, device, convert)
-    for knobs in widths.values():
-        models.conversion(knobs)
+    models = Models(source, {}, request.optimizer, request.form, device, convert)
+    if request.widths is None and growing(source):
+        models.conversion(dict(source.target))
+    models.widths = check_widths(source, request.widths, partial(_fits, models), place)
+    _check_base(source, list(models.widths), place)
+    for width, knobs in models.widths.items():
+        _check_width(models, width, knobs, place)
     loss = Loss(len(source.inputs(BATCH)[0]), place)
     fed = feed(source, data, request.batch, loss)
     fed.batches(0, request.steps + 1, torch.device("cpu"))
@@ -132,6 +135,12 @@ def device_of(name: str) -> torch.device:
     return device
 
 
+def _check_rate(lr: float) -> None:
+    if not 0 < lr < math.inf:
+        hint = "give the rate that is trained with at base width: --lr 1e-3"
+        raise MufxError(error("MUF761", f"--lr {lr:g} trains nothing", hint=hint))
+
+
 def _check_base(source: Source, widths: list[int], place: Place) -> None:
     knob = next(iter(growing(source)))
     base = float(str(source.base[knob]))
@@ -146,10 +155,23 @@ def _check_base(source: Source, widths: list[int], place: Place) -> None:
         )
 
 
-def _too_few(widths: list[int], place: Place) -> Diagnostic:
-    return error(
-        "MUF760",
-        f"{len(widths)} widths ({', '.join(map(str, widths))}) give no slope with an uncertainty",
-        hint=f"give at least {WIDTHS}: --widths 64,128,256,512",
-        place=place,
-    )
+def _fits(models: Models, knobs: Knobs) -> bool:
+    try:
+        models.conversion(knobs)
+    except MufxError:
+        return False
+    return True
+
+
+def _check_width(models: Models, width: int, knobs: Knobs, place: Place) -> None:
+    """A width that the model does not take is the width's fault where target converts."""
+    try:
+        models.conversion(knobs)
+    except MufxError as problem:
+        if not _fits(models, dict(models.source.target)):
+            raise
+        said = ", ".join(f"{name}={knobs[name]}" for name in growing(models.source))
+        why = problem.diagnostics[0].message
+        hint = "leave out --widths, or name widths at which the model can be built"
+        what = f"width {width} is no size of the model: at {said}, {why}"
+        raise MufxError(error("MUF760", what, hint=hint, place=place)) from None

@@ -76,6 +76,7 @@ class Links(Sizes):
         self.links: dict[str, tuple[Link, ...]] = {}
         self.logits: dict[str, tuple[Link, ...]] = {}
         """Of the attention logits inside a fused kernel."""
+        self.logit_sizes: dict[str, float] = {}
         self._alike: dict[str, float] = {}
         self._contracted: dict[str, Link] = {}
         self._aligned = 1.0
@@ -122,7 +123,7 @@ class Links(Sizes):
         inner = tuple(
             Link(n.name, logits / self.size(n), aligned) for n in dict.fromkeys((query, key))
         )
-        self.logits[node.name] = inner
+        self.logits[node.name], self.logit_sizes[node.name] = inner, logits
         weighed = self.size(value) * averaged
         yield from (Link(link.operand, link.gain * weighed, aligned) for link in inner)
         yield Link(value.name, averaged, 1 / averaged, Kind.READ)

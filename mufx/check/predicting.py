@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from torch import fx
@@ -14,10 +14,12 @@ from mufx.check.first_step import changes, gradients
 from mufx.check.links import Links
 from mufx.check.starting import ZERO, Side
 from mufx.check.watch import LOGITS, named
-from mufx.magnitudes import Magnitude
+from mufx.magnitudes import Magnitude, Weight
 from mufx.passes.prove import buffers, walked
 from mufx.passes.scale_inits import size
 from mufx.program import Optimizer, Program
+from mufx.rules import operation
+from mufx.rules.contractions import CONTRACTIONS
 from mufx.source import BATCH
 
 
@@ -59,19 +61,66 @@ class Prediction:
             for suffix in ("", f"/{LOGITS}"):
                 small, large = (c.get(node.name + suffix, 0.0) for c in (base, target))
                 if min(small, large) > math.sqrt(ZERO):
-                    found[name + suffix] = math.log(large / small) / math.log(m)
+                    found[name + suffix] = _exponent(small, large, m)
         return found
 
-    def _changes(self, side: Side) -> dict[str, float]:
+    def starts(self, m: float) -> tuple[dict[str, float], dict[str, float]]:
+        """By node where a parameter or two activations are multiplied: exponents before training.
+
+        Of its size, and of that of the smallest activation that is multiplied, less its design;
+        with the inits that the plan wants, whatever the module is given. Such a node has the size
+        of a sum of independent products; the size of others is not known as well. Rows that read
+        out of a fused weight are smaller than its others: it is left out.
+        """
+        walks = [self._walked(side, self._designed) for side in Side]
+        named, design = list(_named(self.trace)), by_design(self.program, m)
+        designs = {node.name: design.get(name, 0.0) for name, node in named}
+        sizes: dict[str, float] = {}
+        inputs: dict[str, float] = {}
+        for name, node in named:
+            if node.name in walks[0].logit_sizes:
+                logits = (walk.logit_sizes[node.name] for walk in walks)
+                sizes[f"{name}/{LOGITS}"] = _exponent(*logits, m)
+            elif self._multiplies(walks[0], node):
+                given = [n for n in walks[0].operands(node) if _is_activation(walks[0], n)]
+                sizes[name] = _exponent(*(walk.size(node) for walk in walks), m)
+                inputs[name] = min(
+                    (
+                        _exponent(*(walk.size(n) for walk in walks), m) - designs.get(n.name, 0.0)
+                        for n in given
+                    ),
+                    default=0.0,
+                )
+        return sizes, inputs
+
+    def _multiplies(self, walk: Links, node: fx.Node) -> bool:
+        if not _is_activation(walk, node) or node in walk.constants:
+            return False
+        weights = [v for n in node.all_input_nodes if isinstance(v := walk.item(n), Weight)]
+        if any(weight.names & self.program.row_blocks.keys() for weight in weights):
+            return False
+        return bool(weights) or operation(node) in CONTRACTIONS
+
+    def _walked(self, side: Side, init: Callable[[str, Side], float]) -> Links:
         constants = self.program.constants(self.trace)
-        inits = {name: self._init(name, side) for name in self.program.inits}
+        inits = {name: init(name, side) for name in self.program.inits}
         rows = _rows(self.trace) * self.batch / BATCH
         start = Links(self.trace, constants, self.program.rules, inits, side, rows)
         if self.converted and side is Side.TARGET:
             start.corrections.update(buffers(self.program))
         start.run()
+        return start
+
+    def _designed(self, name: str, side: Side) -> float:
+        factor = self.program.plan[name].init if side is Side.TARGET else 1.0
+        return size(self.program.inits[name][0]) * factor or ZERO
+
+    def _changes(self, side: Side) -> dict[str, float]:
+        start = self._walked(side, self._init)
         slopes = gradients(start) if self.program.optimizer is Optimizer.SGD else {}
-        return changes(start, {n: self._rate(n, side) * slopes.get(n, 1.0) for n in inits})
+        return changes(
+            start, {n: self._rate(n, side) * slopes.get(n, 1.0) for n in self.program.inits}
+        )
 
     def _init(self, name: str, side: Side) -> float:
         base, target = self.program.inits[name]
@@ -82,6 +131,14 @@ class Prediction:
 
     def _rate(self, name: str, side: Side) -> float:
         return self.program.plan[name].lr if self.converted and side is Side.TARGET else 1.0
+
+
+def _exponent(small: float, large: float, m: float) -> float:
+    return math.log(large / small) / math.log(m)
+
+
+def _is_activation(walk: Links, node: fx.Node) -> bool:
+    return isinstance(walk.item(node), Magnitude)
 
 
 def _rows(trace: Trace) -> float:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from mufx.diagnostics import MufxError, error
+from mufx.diagnostics import Diagnostic, MufxError, error
+from mufx.sweep.values import parse_values
 
 
 class Variant(StrEnum):
@@ -33,15 +34,23 @@ class Request:
 
 
 def parsed(widths: str | None) -> tuple[int, ...] | None:
-    """Widths as they are typed.
+    """Widths as they are typed: `64,128,256,512`, or `64:512`.
 
     Raises:
         MufxError: `MUF761` for what is no list of positive integers.
     """
     if widths is None:
         return None
-    parts = [part.strip() for part in widths.split(",")]
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        what, hint = f"--widths {widths} is no list of widths", "write --widths 64,128,256,512"
-        raise MufxError(error("MUF761", what, hint=hint))
-    return tuple(int(part) for part in parts)
+    try:
+        values = parse_values(widths)
+    except ValueError as problem:
+        raise MufxError(_malformed(widths, str(problem))) from None
+    whole = tuple(int(v) for v in values if isinstance(v, int | float) and v == int(v) > 0)
+    if len(whole) != len(values):
+        raise MufxError(_malformed(widths, "holds what is no width"))
+    return whole
+
+
+def _malformed(widths: str, why: str) -> Diagnostic:
+    hint = "write --widths 64,128,256,512 or 64:512"
+    return error("MUF761", f"--widths {widths} {why}", hint=hint)

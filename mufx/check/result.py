@@ -10,11 +10,25 @@ from typing import Final
 import numpy as np
 
 from mufx.check.request import Request, Variant
-from mufx.check.slopes import Slope, Verdict
+from mufx.check.slopes import UNJUDGED, Slope, Verdict
 from mufx.check.training import Run
 
 _AGREES: Final = 0.1
 _INVERSE: Final = re.compile(":(rsqrt|reciprocal)#")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The most that one parameter alone can change at a node in a small step, and should."""
+
+    parameter: str
+    slope: Slope
+    expected: float
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the parameter can learn less in a wider model."""
+        return self.slope.falls_short_of(self.expected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +44,8 @@ class NodeRow:
         design: What the change should have: 0, but where a multiplier is folded into a gain.
         first: The slope of the change in one small step.
         predicted: What that should have, calculated from the graph, the inits and the rates.
+        start_predicted: What `start` should have, where that is known exactly.
+        parts: What each parameter that meets an activation here can change.
     """
 
     variant: Variant
@@ -40,6 +56,8 @@ class NodeRow:
     design: float
     first: Slope
     predicted: float | None
+    start_predicted: float | None = None
+    parts: tuple[Part, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -59,8 +77,20 @@ class NodeRow:
         judged = self.change.relative_to(self.design)
         if self.starts_larger or judged in (Verdict.GROWS, Verdict.DIVERGED):
             return True
-        falls = self.change.relative_to(self.design + self._transient) is Verdict.VANISHES
-        return falls and self.variant is Variant.MUP
+        if self.change.value is None and judged is Verdict.VANISHES:
+            return True
+        if self.variant is not Variant.MUP:
+            return False
+        if self.starts_smaller or self.learns_less is not None:
+            return True
+        return self.change.relative_to(self.design + self._transient) is Verdict.VANISHES
+
+    @property
+    def judged(self) -> bool:
+        """Whether a μP node moved enough, and alike enough from seed to seed, to be judged."""
+        if self.variant is Variant.SP or _INVERSE.search(self.node):
+            return False
+        return self.change.relative_to(self.design) not in UNJUDGED
 
     @property
     def _transient(self) -> float:
@@ -76,9 +106,28 @@ class NodeRow:
     def starts_larger(self) -> bool:
         """Whether the activation is larger in a wider model before any training.
 
-        Smaller it may be: readouts and attention logits start with a size of width**-0.5.
+        Smaller it may be: readouts and attention logits start with a size of width**-0.5. What
+        never changes is no activation: the frequencies of a position, a range over the width.
         """
-        return self.start.relative_to(self.design) is Verdict.GROWS
+        return self._changes and self.start.relative_to(self.design) is Verdict.GROWS
+
+    @property
+    def starts_smaller(self) -> bool:
+        """Whether it is smaller than independent products make it, where that is known."""
+        expected = self.start_predicted
+        return self._changes and expected is not None and self.start.falls_short_of(expected)
+
+    @property
+    def learns_less(self) -> Part | None:
+        """The part of a parameter that learns less in a wider model.
+
+        The change of the whole node does not show it: what comes through from before is as large.
+        """
+        return next((part for part in self.parts if part.is_small), None)
+
+    @property
+    def _changes(self) -> bool:
+        return self.verdict is not Verdict.CONSTANT
 
     @property
     def disagrees(self) -> bool:
@@ -123,8 +172,14 @@ class Checked:
 
     @property
     def passes(self) -> bool:
-        """Whether no μP node departs and no μP run diverged."""
-        return not self.departures and all(v is Variant.SP for v, *_ in self.diverged)
+        """Whether μP nodes were judged, none of them departs, and no μP run diverged."""
+        finished = all(v is Variant.SP for v, *_ in self.diverged)
+        return self.judged > 0 and finished and not self.departures
+
+    @property
+    def judged(self) -> int:
+        """The number of μP nodes of which something can be said."""
+        return sum(row.judged for row in self.rows)
 
     def largest(self, variant: Variant) -> float:
         """The largest slope of a change, less what it has by design.
@@ -154,6 +209,7 @@ class Checked:
             "settings": {**asdict(self.request), "widths": list(self.widths)},
             "synthetic": self.synthetic,
             "passes": self.passes,
+            "judged": self.judged,
             "skipped": {v.value: why for v, why in self.skipped.items()},
             "diverged": [
                 {"variant": v.value, "width": w, "seed": s, "step": step}
@@ -164,7 +220,7 @@ class Checked:
 
 
 def _record(row: NodeRow) -> dict[str, object]:
-    diverged = row.change.diverged
+    diverged = row.verdict is Verdict.DIVERGED
     return {
         "variant": row.variant.value,
         "node": row.node,
@@ -176,6 +232,15 @@ def _record(row: NodeRow) -> dict[str, object]:
         "first_slope": row.first.value,
         "first_error": row.first.error if row.first.value is not None else None,
         "predicted": row.predicted,
+        "start_predicted": row.start_predicted,
+        "parts": {
+            part.parameter: {
+                "slope": part.slope.value,
+                "error": part.slope.error,
+                "expected": part.expected,
+            }
+            for part in row.parts
+        },
         "verdict": row.verdict.value,
         "departs": row.departs,
         "disagrees": row.disagrees,

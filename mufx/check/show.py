@@ -29,6 +29,7 @@ _STYLES: Final[Mapping[Verdict, str]] = {
     Verdict.NOISY: "yellow",
     Verdict.FLAT: "green",
     Verdict.STILL: "dim",
+    Verdict.CONSTANT: "dim",
 }
 
 
@@ -56,25 +57,49 @@ def show(found: Checked, console: Console) -> None:
 def conclusions(found: Checked) -> list[str]:
     """What was left out and why, what diverged, and whether μP holds."""
     lines = [FIRST_STEP]
-    still = [row.node for row in found.rows if row.change.verdict is Verdict.STILL]
-    if still:
-        names = ", ".join(dict.fromkeys(still))
-        lines.append(f"left out, did not move at all at some width: {names}")
+    lines += _left_out(found, Verdict.STILL, "did not move at all at some width")
+    lines += _left_out(found, Verdict.CONSTANT, "never changes")
     lines += [f"{NAMES[v]}: left out: {why}" for v, why in found.skipped.items()]
     lines += [
         f"{NAMES[v]} diverged at {found.knob}={w}, seed {s}, in step {step}"
         for v, w, s, step in found.diverged
     ]
     lines += [f"{NAMES[row.variant]}: {row.node} {_departure(row)}" for row in found.departures]
-    verdict = "holds" if found.passes else "does not hold"
-    return [*lines, f"μP {verdict}: median |slope| {found.median(Variant.MUP):.3f}"]
+    return [*lines, _verdict(found)]
+
+
+def _left_out(found: Checked, verdict: Verdict, why: str) -> list[str]:
+    nodes = dict.fromkeys(row.node for row in found.rows if row.verdict is verdict)
+    return [f"left out, {why}: {', '.join(nodes)}"] if nodes else []
+
+
+def _verdict(found: Checked) -> str:
+    if found.passes:
+        return f"μP holds: median |slope| {found.median(Variant.MUP):.3f}"
+    if found.judged or found.diverged or found.departures:
+        return f"μP does not hold: median |slope| {found.median(Variant.MUP):.3f}"
+    return (
+        "μP is not shown to hold: no node of it was judged, all were left out or too noisy; "
+        "take a larger --lr, more --steps or more --seeds"
+    )
 
 
 def _departure(row: NodeRow) -> str:
-    if row.change.value is None:
+    if row.verdict is Verdict.DIVERGED:
         return "departs: it diverged"
     if row.starts_larger:
         return f"departs: it starts with slope {row.start.value:+.2f}, at most {row.design:+.2f}"
+    if row.starts_smaller:
+        return f"departs: it starts with slope {_number(row.start.value)}, and " + (
+            f"{_number(row.start_predicted)} is expected"
+        )
+    if (part := row.learns_less) is not None:
+        return (
+            f"departs: the most that a step of {part.parameter} alone can change has slope "
+            f"{_number(part.slope.value)}, and {part.expected:+.2f} is expected"
+        )
+    if row.change.value is None:
+        return "departs: it moves at the smallest width, and not at all at a larger one"
     return f"departs: slope {row.change.value:+.2f}, and {row.design:+.2f} is expected"
 
 

@@ -14,6 +14,8 @@ GROWS: Final = 0.15
 """Above its prediction no change may grow by more: growth is judged strictly."""
 VANISHES: Final = -0.5
 """Loosely: what falls slowly may be on its way. It counts where two standard errors are past it."""
+SHORT: Final = 0.25
+"""What is known exactly may fall short of it by this and two standard errors."""
 NOISY: Final = 0.15
 """A standard error above which a slope says nothing, unless it is two of them away from 0."""
 
@@ -27,19 +29,24 @@ class Verdict(StrEnum):
     NOISY = "too noisy to say"
     DIVERGED = "diverged"
     STILL = "left out"
+    CONSTANT = "constant"
+
+
+UNJUDGED: Final = frozenset({Verdict.NOISY, Verdict.STILL, Verdict.CONSTANT})
+"""What says nothing of a node, neither good nor bad."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slope:
     """A slope of log size over log width: the mean over seeds, and its standard error.
 
-    `value` is None where the size is 0 somewhere: a constant, or a readout of zeros before its
-    first update.
+    `value` is None where there is none, and `missing` says why: the size is 0 somewhere (a
+    constant, or a readout of zeros before its first update) or is not finite.
     """
 
     value: float | None
     error: float = 0.0
-    diverged: bool = False
+    missing: Verdict = Verdict.STILL
 
     @property
     def verdict(self) -> Verdict:
@@ -48,16 +55,20 @@ class Slope:
 
     def relative_to(self, predicted: float) -> Verdict:
         """The verdict on what is left of the slope once the prediction is taken off."""
-        if self.diverged:
-            return Verdict.DIVERGED
         if self.value is None:
-            return Verdict.STILL
+            return self.missing
         left = self.value - predicted
         if self.error > NOISY and abs(left) < 2 * self.error:
             return Verdict.NOISY
         if left > GROWS:
             return Verdict.GROWS
         return Verdict.VANISHES if left + 2 * self.error < VANISHES else Verdict.FLAT
+
+    def falls_short_of(self, expected: float) -> bool:
+        """Whether the slope is certainly below what is known of it."""
+        if self.value is None:
+            return self.missing is Verdict.VANISHES
+        return self.value + 2 * self.error < expected - SHORT
 
 
 def fit(widths: Sequence[int], sizes: Sequence[Sequence[float]]) -> Slope:
@@ -68,13 +79,21 @@ def fit(widths: Sequence[int], sizes: Sequence[Sequence[float]]) -> Slope:
     """
     table = np.array(sizes, dtype=np.float64)
     if not np.isfinite(table).all():
-        return Slope(None, math.inf, diverged=True)
+        return Slope(None, math.inf, Verdict.DIVERGED)
     if (table <= 0).any():
-        return Slope(None)
+        return Slope(None, 0.0, _of_zeros(table))
     x, heights = np.log(np.array(widths, dtype=np.float64)), np.log(table)
     each = np.polyfit(x, heights, 1)[0]
     value = float(each.mean())
     return Slope(value, max(_spread(each), _residual(x, heights.mean(axis=1))))
+
+
+def _of_zeros(sizes: np.ndarray) -> Verdict:
+    """What sizes say of which some are 0: to lose all of it is the steepest way to vanish."""
+    if (sizes <= 0).all():
+        return Verdict.CONSTANT
+    lost = (sizes[1:] <= 0).all(axis=1).any()
+    return Verdict.VANISHES if lost and (sizes[0] > 0).all() else Verdict.STILL
 
 
 def _spread(slopes: np.ndarray) -> float:

@@ -1,6 +1,6 @@
 """`mufx check`: trains at several widths, and looks whether what every node learns keeps its size.
 
-Exit status 1 where a node of the converted model departs.
+Exit status 1 where a node of the converted model departs, or none could be judged.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ def check(
     inputs: InputOption = None,
     widths: Annotated[
         str | None,
-        typer.Option("--widths", metavar="W,..", help="At least 4; doubling from base to target."),
+        typer.Option("--widths", metavar="W,..", help="64,128,256,512 or 64:512; at least 4."),
     ] = None,
     steps: Annotated[int, typer.Option("--steps", min=4, help="Training steps of a run.")] = 15,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs at each width.")] = 3,
-    lr: Annotated[float, typer.Option("--lr", min=0, help="The rate at base width.")] = 1e-3,
+    lr: Annotated[float, typer.Option("--lr", help="The rate at base width.")] = 1e-3,
     batch: Annotated[int, typer.Option("--batch", min=1, help="The batch size.")] = 8,
     data: Annotated[
         str | None,
