@@ -326,10 +326,13 @@ def test_the_same_conversion_gives_the_same_bytes() -> None:
 def test_a_command_writes_the_page(
     words: str, statuses: set[int], title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It names no folder of this machine, however the model was named."""
     monkeypatch.chdir(tmp_path)
+    shutil.copy(MODELS / "sweepable.py", tmp_path)
     command, *options = words.split()
-    given = [command, str(MODELS / "sweepable.py"), *options, "--report", "made/report.html"]
+    given = [command, str(tmp_path / "sweepable.py"), *options, "--report", "made/report.html"]
     result = CliRunner().invoke(cli.app, given)
     assert result.exit_code in statuses, result.output
     page = (tmp_path / "made" / "report.html").read_text(encoding="utf-8")
     assert f"<title>{title}</title>" in page
+    assert str(tmp_path) not in page

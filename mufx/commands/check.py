@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mufx.check.request import Variant
     from mufx.check.result import Checked
     from mufx.check.training import Run
+    from mufx.html.command import Typed
 
 DEPARTS = 1
 
@@ -72,6 +73,7 @@ def check(
         from mufx.check.request import Request, parsed
         from mufx.check.storage import FILE, Runs
         from mufx.discovery import find
+        from mufx.html.command import typed
 
         if out is not None:
             plot.require()
@@ -95,7 +97,8 @@ def check(
         if out is not None:
             _write(found, out)
         if page is not None:
-            _write_page(found, planned, page)
+            named = typed(spec, {"--vary": vary, "--input": inputs})
+            _write_page(found, planned, named, page)
     if as_json:
         print_json(found.document())
     else:
@@ -113,12 +116,12 @@ def _write(found: Checked, out: Path) -> None:
     plot.draw(found, out)
 
 
-def _write_page(found: Checked, planned: Experiment, page: Path) -> None:
+def _write_page(found: Checked, planned: Experiment, named: Typed, page: Path) -> None:
     from mufx import html, output
     from mufx.html.of_check import of_check
 
     knobs = planned.models.widths[max(found.widths)]
-    document = of_check(found, planned.models.conversion(knobs))
+    document = of_check(found, planned.models.conversion(knobs), named)
     output.write_files(page.parent, {page.name: html.written(document)})
 
 

@@ -72,9 +72,14 @@ def convert(
             output.write_files(writing, files)
         if page is not None and not dry_run:
             from mufx import html
+            from mufx.html.command import typed
             from mufx.html.of_conversion import of_conversion
 
-            text = html.written(of_conversion(conversion, grown))
+            given = {"--grow": grow, "--number": number, "--init": init, "--target": target}
+            given = given if grow else {"--vary": vary}
+            given |= {"--input": inputs, "--batch": batch}
+            named = typed(spec, given, instance=bool(grow))
+            text = html.written(of_conversion(conversion, grown, named))
             output.write_files(page.parent, {page.name: text})
     if as_json:
         print_json(records.document())

@@ -121,9 +121,11 @@ def sweep(
             found.write(out)
         if page is not None:
             from mufx import html, output
+            from mufx.html.command import typed
             from mufx.html.of_sweep import of_sweep
 
-            output.write_files(page.parent, {page.name: html.written(of_sweep(found))})
+            document = of_sweep(found, typed(spec, {"--vary": vary, "--input": inputs}))
+            output.write_files(page.parent, {page.name: html.written(document)})
     if as_json:
         print_json(found.document())
     else:

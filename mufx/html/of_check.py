@@ -14,6 +14,7 @@ from mufx.check.show import NAMES, conclusions
 from mufx.check.slopes import Slope, Verdict
 from mufx.check.training import Run
 from mufx.html import of_conversion
+from mufx.html.command import Typed
 from mufx.html.document import (
     Cell,
     Column,
@@ -28,10 +29,12 @@ from mufx.html.document import (
     Table,
     Words,
 )
+from mufx.html.training import Settings
 
 Measure = Callable[[Run], Mapping[str, float]]
 
 _DEPARTS: Final = "departs"
+_SETTINGS: Final = "as in this check, which tuned nothing; it had no weight decay and did not clip"
 _GROUPS: Final = (*(verdict.value for verdict in Verdict), _DEPARTS)
 _ROOM: Final = 1.3
 """A factor between the lines and the edge of a plot."""
@@ -42,8 +45,8 @@ _MEASURES: Final[Mapping[str, tuple[str, Measure]]] = {
 }
 
 
-def of_check(found: Checked, conversion: Conversion) -> Document:
-    """Plots and slopes, and what was decided at the width of `conversion`."""
+def of_check(found: Checked, conversion: Conversion, typed: Typed | None = None) -> Document:
+    """Plots and slopes, and what was decided at the width of `conversion`; `typed` names it."""
     request = found.request
     data = "synthetic data" if found.synthetic else "data of the user's"
     *said, verdict = conclusions(found)
@@ -51,11 +54,11 @@ def of_check(found: Checked, conversion: Conversion) -> Document:
         f"Check of {found.model}",
         f"{found.knob} {', '.join(map(str, found.widths))} · {request.optimizer}, "
         f"lr {request.lr:g} · {request.steps} steps of batch {request.batch} · "
-        f"{request.seeds} seeds · {data}",
+        f"{request.seeds} seed{'s' * (request.seeds > 1)} · {data}",
         (
             Section("check", "Check", (*map(Words, said), *_panels(found), _table(found))),
             *of_conversion.of_program(conversion),
-            of_conversion.train(conversion),
+            of_conversion.train(conversion, typed, Settings({"lr": request.lr}, _SETTINGS)),
         ),
         verdict,
         found.passes,

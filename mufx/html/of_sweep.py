@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from statistics import fmean
 
+from mufx.html.command import Typed
 from mufx.html.document import (
     Block,
     Cell,
-    Code,
     Column,
     Document,
     Panels,
@@ -22,9 +22,9 @@ from mufx.html.document import (
     Table,
     Words,
 )
-from mufx.html.training import training
-from mufx.knobs import written as written_knobs
+from mufx.html.training import Settings, blocks
 from mufx.program import Optimizer
+from mufx.sweep.models import knobs_among
 from mufx.sweep.plot import is_log, limits, profile
 from mufx.sweep.settings import Parametrization
 from mufx.sweep.summary import Optimum, Sample, Summary
@@ -33,8 +33,11 @@ from mufx.sweep.text import NAMES, findings, with_error
 from mufx.sweep.values import Value, shown
 
 
-def of_sweep(found: Sweep) -> Document:
-    """The curves and their numbers, the optima, and the settings to train the target with."""
+def of_sweep(found: Sweep, typed: Typed | None = None) -> Document:
+    """The curves and their numbers, the optima, and the settings to train the target with.
+
+    `typed` names the model.
+    """
     settings, summary, seeds = found.plan.settings, found.summary, len(found.plan.seeds)
     said = tuple(Words(line.strip()) for line in findings(summary, found.width_knob))
     return Document(
@@ -44,7 +47,7 @@ def of_sweep(found: Sweep) -> Document:
         (
             Section("sweep", "Sweep", (*said, _panels(found), _losses(found))),
             Section("optima", "Optima", (_optima(found),)),
-            Section("train", "Train", tuple(_train(found))),
+            Section("train", "Train", tuple(_train(found, typed))),
         ),
     )
 
@@ -159,15 +162,19 @@ def _of_optimum(found: Sweep, optimum: Optimum) -> Row:
 # -- training -----------------------------------------------------------------------------------
 
 
-def _train(found: Sweep) -> Iterator[Block]:
+def _train(found: Sweep, typed: Typed | None) -> Iterator[Block]:
     """The settings to train the target with, by group; they were found on the narrowest model."""
     settings, shared = found.plan.settings, found.summary.shared
     if shared is None or not math.isfinite(next(iter(shared.losses.values()))):
         yield Words("Nothing is recommended: no value was tried at every width and converged.")
         return
     tuned = {**settings.fixed, **shared.values}
-    yield Words(f"For {written_knobs(found.target)}, after mufx convert with the same settings:")
-    yield Code(training(settings.model, Optimizer(settings.optimizer), tuned))
+    given = Settings(
+        tuned, f"the optimum of the sweep at {found.width_knob} {found.plan.widths[0]}"
+    )
+    command = _command(found, typed, knobs_among(tuned, settings.optimizer)) if typed else ""
+    yield from blocks(command, settings.model, Optimizer(settings.optimizer), given)
+    yield Words(_schedule(found))
     columns = (
         Column("Group", "code"),
         *(Column(f"{n} ×", "number") for n in ("lr", "weight decay", "eps")),
@@ -189,3 +196,19 @@ def _train(found: Sweep) -> Iterator[Block]:
         for row in found.groups
     )
     yield Table("Groups", columns, tuple(rows))
+
+
+def _command(found: Sweep, typed: Typed, knobs: Mapping[str, Value]) -> str:
+    """The conversion of the target, with the knobs that the sweep found or kept."""
+    settings = found.plan.settings
+    base, target = {**settings.base, **knobs}, {**found.target, **knobs}
+    return typed.convert(base, target, settings.optimizer, settings.form)
+
+
+def _schedule(found: Sweep) -> str:
+    """What goes with the optimum: an optimum of other runs is another."""
+    settings = found.plan.settings
+    return (
+        f"Found with warmup {settings.warmup:g} of the steps, a {settings.decay} rate and no "
+        "clipping: train the target in the same way."
+    )
