@@ -115,7 +115,7 @@ def _point(width: int, sizes: list[float]) -> Point | None:
 
 
 def _table(found: Checked) -> Table:
-    """Every node of every variant: its slopes, and its change at every width."""
+    """Every node of every variant: what is said of it, its slopes, its change at every width."""
     slopes = (
         "Slope of change",
         "Slope of step 1",
@@ -125,8 +125,8 @@ def _table(found: Checked) -> Table:
     )
     columns = (
         Column("Node", "code", filter="search"),
-        Column("Trained", filter="choice"),
         Column("Verdict", "mark", filter="choice"),
+        Column("Trained", filter="choice"),
         Column("Judged", "mark", filter="choice"),
         *(Column(title, "number") for title in slopes),
         *(Column(f"Change at {width}", "number") for width in found.widths),
@@ -140,15 +140,15 @@ def _row(found: Checked, row: NodeRow) -> Row:
     changes = {point.x: point.y for point in points}
     cells: tuple[Cell, ...] = (
         row.node,
-        NAMES[row.variant],
         row.verdict.value,
+        NAMES[row.variant],
         judged,
         _slope(row.change),
         _slope(row.first),
-        row.predicted,
+        (row.predicted, f"{row.predicted:+.2f}") if row.predicted is not None else None,
         _slope(row.start),
         _slope(row.size),
-        *(changes.get(width) for width in found.widths),
+        *(_size(changes.get(width)) for width in found.widths),
     )
     return Row(cells)
 
@@ -157,3 +157,7 @@ def _slope(slope: Slope) -> Cell:
     if slope.value is None:
         return None
     return slope.value, f"{slope.value:+.2f} ± {slope.error:.2f}"
+
+
+def _size(size: float | None) -> Cell:
+    return (size, f"{size:.3g}") if size is not None else None

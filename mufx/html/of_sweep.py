@@ -132,12 +132,12 @@ def _told(sample: Sample) -> tuple[Cell, Cell, Cell]:
 
 
 def _optima(found: Sweep) -> Table:
-    numbers = (found.width_knob, f"best {found.summary.axis}", "between values", "loss")
+    numbers = (found.width_knob, f"Best {found.summary.axis}", "Between values", "Loss")
     columns = (
         Column("Trained", filter="choice"),
         *(Column(title, "number") for title in numbers),
-        Column("at an end of the grid"),
-        Column("diverged", "number"),
+        Column("At an end"),
+        Column("Diverged", "number"),
     )
     rows = tuple(_of_optimum(found, optimum) for optimum in found.summary.optima)
     return Table("Optima", columns, rows)
@@ -177,8 +177,8 @@ def _train(found: Sweep, typed: Typed | None) -> Iterator[Block]:
     yield Words(_schedule(found))
     columns = (
         Column("Group", "code"),
-        *(Column(f"{n} ×", "number") for n in ("lr", "weight decay", "eps")),
-        Column("lr", "number"),
+        *(Column(f"{n} ×", "number") for n in ("Learning rate", "Weight decay", "Eps")),
+        Column("Learning rate", "number"),
         Column("Tensors", "number"),
     )
     rate = tuned.get("lr")
@@ -208,7 +208,5 @@ def _command(found: Sweep, typed: Typed, knobs: Mapping[str, Value]) -> str:
 def _schedule(found: Sweep) -> str:
     """What goes with the optimum: an optimum of other runs is another."""
     settings = found.plan.settings
-    return (
-        f"Found with warmup {settings.warmup:g} of the steps, a {settings.decay} rate and no "
-        "clipping: train the target in the same way."
-    )
+    rises = f"a warmup of {settings.warmup:g} of the steps, " if settings.warmup else ""
+    return f"Found with {rises}a {settings.decay} rate and no clipping: train the target alike."
