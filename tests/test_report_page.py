@@ -286,6 +286,14 @@ def test_a_product_of_axes_shows_the_class_of_each(show: Show) -> None:
     assert parts.evaluate_all(shade) == [shades[letter] for letter in "BCD"]
 
 
+def test_one_page_shows_the_plots_of_a_check_and_a_sweep(show: Show) -> None:
+    page = show(document("joined"))
+    for section, count in (("check", 3), ("sweep", 2)):
+        assert page.locator(f"#{section} svg.plot").first.locator("g.series").count() == count
+        page.locator(f"#{section} svg.plot").first.focus()
+    assert told(page).startswith("fc:linear#1 · flat · width 64 · ")
+
+
 # -- walked and opened --------------------------------------------------------------------------
 
 

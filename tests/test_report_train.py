@@ -31,9 +31,9 @@ print(group["lr"], group["weight_decay"])
 
 
 def codes(page: Document) -> list[str]:
-    """The code of the section on training."""
-    (train,) = (section for section in page.sections if section.id == "train")
-    return [block.text for block in train.blocks if isinstance(block, Code)]
+    """The code of the sections on training."""
+    train = [section for section in page.sections if section.id in {"train", "tuned"}]
+    return [block.text for each in train for block in each.blocks if isinstance(block, Code)]
 
 
 def run(command: str) -> None:

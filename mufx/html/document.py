@@ -195,10 +195,15 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A page; `verdict` is what it comes to, if it comes to anything, and `good` whether well."""
+    """A page.
+
+    `verdict` is what it comes to, if it comes to anything, and `good` whether well; `source` is the
+    digest of the model's file.
+    """
 
     title: str
     summary: str
     sections: tuple[Section, ...]
     verdict: str = ""
     good: bool = True
+    source: str = ""

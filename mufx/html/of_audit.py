@@ -45,6 +45,7 @@ def of_audit(found: Audited, grown: Grown | None = None) -> Document:
         ),
         verdict(report),
         report.ok,
+        found.program.source.digest,
     )
 
 

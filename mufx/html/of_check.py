@@ -62,6 +62,7 @@ def of_check(found: Checked, conversion: Conversion, typed: Typed | None = None)
         ),
         verdict,
         found.passes,
+        conversion.manifest.source.digest,
     )
 
 

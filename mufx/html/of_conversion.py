@@ -33,6 +33,7 @@ def of_conversion(
             *of_program(conversion, grown),
             train(conversion, typed, stand_ins(manifest.optimizer)),
         ),
+        source=manifest.source.digest,
     )
 
 

@@ -47,8 +47,9 @@ def of_sweep(found: Sweep, typed: Typed | None = None) -> Document:
         (
             Section("sweep", "Sweep", (*said, _panels(found), _losses(found))),
             Section("optima", "Optima", (_optima(found),)),
-            Section("train", "Train", tuple(_train(found, typed))),
+            Section("tuned", "Tuned", tuple(_train(found, typed))),
         ),
+        source=settings.source,
     )
 
 
