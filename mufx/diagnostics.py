@@ -68,6 +68,7 @@ CODES: dict[str, str] = {
     "MUF016": "an unknown parameter",
     "MUF017": "an adapter that cannot be used",
     "MUF018": "a size that the first input decides",
+    "MUF019": "a page that cannot be joined with another",
     # 1xx recording and alignment
     "MUF101": "the forward pass depends on the data",
     "MUF102": "a region that a recording would flatten",

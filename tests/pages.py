@@ -14,6 +14,7 @@ from mufx.check.result import Checked, NodeRow
 from mufx.check.slopes import fitted
 from mufx.check.training import Run
 from mufx.html.document import Document
+from mufx.html.joining import Earlier, joined
 from mufx.html.of_audit import of_audit
 from mufx.html.of_check import of_check
 from mufx.html.of_conversion import of_conversion
@@ -26,7 +27,7 @@ from mufx.sweep.sweeping import Sweep
 from tests.sweeps import bowl, plan
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-KINDS = ["convert", "audit", "check", "sweep"]
+KINDS = ["convert", "audit", "check", "sweep", "joined"]
 WIDTHS = (64, 128, 256, 512)
 EXPONENTS = {
     Variant.SP: {"fc:linear#1": 0.0, ":relu#1": 0.5, "out:linear#1": 1.0},
@@ -52,8 +53,15 @@ def document(kind: str) -> Document:
         "audit": lambda: of_audit(audited_source(source("encoder"))),
         "check": lambda: of_check(checked(), conversion()),
         "sweep": lambda: of_sweep(swept()),
+        "joined": lambda: joined(document("convert"), [earlier("check"), earlier("sweep")]),
     }
     return made[kind]()
+
+
+def earlier(kind: str) -> Earlier:
+    """A page as if it were about the model of the others."""
+    source = document("convert").source
+    return Earlier(Path(f"{kind}.html"), replace(document(kind), source=source))
 
 
 @cache

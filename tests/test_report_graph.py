@@ -116,7 +116,7 @@ def test_an_axis_has_the_letter_of_what_grows_in_it() -> None:
     """At base there is one head: an axis of size 1, which is not seen there."""
     found = axis_classes(of_sizes())
     assert [(c.letter, c.name, c.factor) for c in found.classes] == [("A", "into.weight:0.0", "4")]
-    grows, fixed = Axis(4, 16, True, "A", 0), Axis(3, 3, False)
+    grows, fixed = Axis(4, 16, True, (0,)), Axis(3, 3, False)
     assert found.axes == {
         "into.weight": (grows, fixed),
         "into.bias": (grows,),

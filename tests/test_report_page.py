@@ -6,23 +6,26 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
 import pytest
+from matplotlib.image import imread
 from playwright.sync_api import Browser, Page, sync_playwright
 from typer.testing import CliRunner
 
 from mufx import cli, html
 from mufx.api import convert_source
-from mufx.html.document import Branch, Document, Section, Table, Tree
+from mufx.html.document import Branch, Document, Entry, Section, Table, Tree
 from mufx.html.of_conversion import of_conversion
 from mufx.html.page import embedded
 from tests.pages import KINDS, conversion, document, source
 
 HOSTILE = "</script><script>document.title='run'</script>\"'&μ{{style}}"
 MODELS = Path(__file__).parent / "models"
-WIDE, NARROW = 1280, 360
+WIDE, PHONE, NARROW = 1280, 390, 360
+VIEWS = Path(__file__).parents[1] / "build" / "pages"
 GROUNDS = {"light": "rgb(252, 252, 251)", "dark": "rgb(22, 24, 28)"}
 
 CONTRASTS = (Path(__file__).parent / "data" / "contrast.js").read_text(encoding="utf-8")
@@ -73,17 +76,39 @@ def column(page: Page, section: str, number: int = 1) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_page_fits_and_can_be_read(kind: str, show: Show) -> None:
+@pytest.mark.parametrize("width", [PHONE, WIDE])
+def test_every_view_fits_and_can_be_read(kind: str, width: int, show: Show) -> None:
+    """What was looked at lies in build/pages."""
     page = show(document(kind), NARROW)
     sections = [section.id for section in document(kind).sections]
     assert [s.get_attribute("id") for s in page.locator("main > section").all()] == sections
     for details in page.locator("details").all():
         details.locator("summary").click()
-    for width in (NARROW, WIDE):
-        page.set_viewport_size({"width": width, "height": 900})
-        assert page.evaluate("document.documentElement.scrollWidth") == width
-        assert contrasts(page, "light") == []
-        assert contrasts(page, "dark") == []
+    for each in (NARROW, width):
+        page.set_viewport_size({"width": each, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") == each
+    for scheme in ("light", "dark"):
+        assert contrasts(page, scheme) == []
+        view = page.screenshot(path=VIEWS / f"{kind}-{width}-{scheme}.png", full_page=True)
+        seen = inks(page, view)
+        assert list(seen) == sections
+        assert min(seen.values()) > 0.005, seen
+
+
+RECTS = """Object.fromEntries([...document.querySelectorAll("main > section")].map((each) => {
+  const { top, bottom } = each.getBoundingClientRect();
+  return [each.id, [Math.round(top + scrollY), Math.round(bottom + scrollY)]];
+}))"""
+
+
+def inks(page: Page, view: bytes) -> dict[str, float]:
+    """By section, the part of its picture that is not empty ground."""
+    pixels = imread(BytesIO(view))
+    rects: dict[str, tuple[int, int]] = page.evaluate(RECTS)
+    return {
+        name: float((pixels[top:bottom] != pixels[0, 0]).any(axis=-1).mean())
+        for name, (top, bottom) in rects.items()
+    }
 
 
 def contrasts(page: Page, scheme: Literal["light", "dark"]) -> list[str]:
@@ -141,8 +166,13 @@ OUTLINED = """() => {
 FOCUSED = "document.activeElement.textContent.trim()"
 
 
-def test_everything_is_reached_by_keyboard(show: Show) -> None:
-    page = show(document("convert"))
+STOPS = """[...document.querySelectorAll("main :is(a, button, input, select, summary, [tabindex])")]
+  .filter((each) => each.tabIndex >= 0 && each.checkVisibility())"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_everything_is_reached_by_keyboard(kind: str, show: Show) -> None:
+    page = show(document(kind))
     keyboard = page.keyboard
     keyboard.press("Tab")
     assert page.evaluate(FOCUSED) == "Skip to the content"
@@ -150,16 +180,121 @@ def test_everything_is_reached_by_keyboard(show: Show) -> None:
     keyboard.press("Enter")
     assert page.evaluate("document.activeElement.id") == "main"
 
-    stops: list[str] = []
+    expected: int = page.evaluate(f"{STOPS}.length")
+    reached: list[int] = []
     keyboard.press("Tab")
     while page.evaluate("document.activeElement !== document.body"):
-        stops.append(page.evaluate(FOCUSED))
-        assert page.evaluate(OUTLINED), stops[-1]
+        reached.append(page.evaluate(f"{STOPS}.indexOf(document.activeElement)"))
+        assert page.evaluate(OUTLINED), page.evaluate(FOCUSED)
         keyboard.press("Tab")
-    first = min(conversion().manifest.parameters)
-    assert stops.index("Role") < stops.index(first)
-    names = set(conversion().manifest.parameters)
-    assert len([stop for stop in stops if stop in names]) == 1, "one stop for all rows"
+    assert reached == list(range(expected)), "in the order of the page"
+    for table in page.locator("table:has(tbody button)").all():
+        assert table.locator("tbody button[tabindex='0']").count() == 1, "one stop for all rows"
+
+
+def test_a_finding_is_opened_by_keyboard(show: Show) -> None:
+    page = show(document("audit"))
+    (findings,) = (b for s in document("audit").sections for b in s.blocks if s.id == "findings")
+    assert isinstance(findings, Table)
+    page.locator("#findings tbody th button").first.focus()
+    page.keyboard.press("Enter")
+    told = tuple(page.locator("#findings tr.detail li").all_inner_texts())
+    name = page.evaluate(FOCUSED)
+    assert told in [row.detail for row in findings.rows if row.cells[0] == name]
+
+
+def test_diagnostics_stand_with_their_lines_of_source(show: Show) -> None:
+    page = show(document("audit"))
+    (section,) = (s for s in document("audit").sections if s.id == "diagnostics")
+    entries = [block for block in section.blocks if isinstance(block, Entry)]
+    articles = page.locator("#diagnostics article").all()
+    assert [a.locator("h3").inner_text() for a in articles] == [e.title for e in entries]
+    for entry, article in zip(entries, articles, strict=True):
+        terms, told = article.locator("dt"), article.locator("dd")
+        shown = zip(terms.all_inner_texts(), told.all_inner_texts(), strict=True)
+        assert tuple(shown) == entry.facts != ()
+        assert (
+            article.locator("pre").all_inner_texts()
+            == ["\n".join(entry.source)][: len(entry.source)]
+        )
+
+
+# -- on a phone, and where there is more than fits ----------------------------------------------
+
+
+def test_the_navigation_and_the_verdicts_are_in_sight_on_a_phone(show: Show) -> None:
+    page = show(document("check"), PHONE)
+    links = [link.bounding_box() for link in page.locator("nav a").all()]
+    verdicts = [mark.bounding_box() for mark in page.locator("#check td:nth-child(2) span").all()]
+    assert len(links) == len(document("check").sections)
+    assert len(verdicts) == 6
+    for box in (*links, *verdicts):
+        assert box is not None
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= PHONE
+        assert box["height"] < 30, "one line"
+
+
+SHADED = """(frame) => ["::before", "::after"].map(
+  (side) => getComputedStyle(frame, side).opacity === "1")"""
+BEYOND = """(view) => view.scrollWidth > view.clientWidth + 1"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_shadow_says_where_there_is_more(kind: str, show: Show) -> None:
+    page = show(document(kind), PHONE)
+    frames = [f for f in page.locator(".frame").all() if f.is_visible()]
+    wide = [f for f in frames if f.locator(".scroll").evaluate(BEYOND)]
+    assert wide != []
+    for frame in frames:
+        view = frame.locator(".scroll")
+        ends = ("0", "view.scrollWidth")
+        for end, expected in zip(ends, ([False, True], [True, False]), strict=True):
+            view.evaluate(f"(view) => {{ view.scrollLeft = {end}; }}")
+            page.wait_for_timeout(50)
+            assert frame.evaluate(SHADED) == (expected if frame in wide else [False, False])
+
+
+def test_the_table_of_a_check_is_not_cut_on_a_desktop(show: Show) -> None:
+    page = show(document("check"), WIDE)
+    assert not page.locator("#check .scroll").evaluate(BEYOND)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_heads_of_a_table_look_alike(kind: str, show: Show) -> None:
+    page = show(document(kind))
+    fonts = page.locator("thead button").evaluate_all(
+        """(all) => all.map((each) => {
+          const { fontFamily, fontSize, fontWeight } = getComputedStyle(each);
+          return [fontFamily, fontSize, fontWeight].join(" ");
+        })"""
+    )
+    assert len(fonts) > 1
+    assert len(set(fonts)) == 1
+
+
+def test_a_product_of_axes_shows_the_class_of_each(show: Show) -> None:
+    page = show(document("convert"))
+    shade = "(all) => all.map((each) => getComputedStyle(each).backgroundColor)"
+    letters = page.locator("#modules .classes .part")
+    shades = dict(zip(letters.all_inner_texts(), letters.evaluate_all(shade), strict=True))
+    assert len(set(shades.values())) == len(shades)
+    axis = page.locator("[role=treeitem]", has_text="in_proj_weight").last.locator(".axis").first
+    parts = axis.locator(".part")
+    assert axis.inner_text() == "B·C·D 192 → 768"
+    assert parts.all_inner_texts() == ["B", "C", "D"]
+    assert parts.evaluate_all(shade) == [shades[letter] for letter in "BCD"]
+
+
+def test_one_page_shows_the_plots_of_a_check_and_a_sweep(show: Show) -> None:
+    page = show(document("joined"))
+    for section, count in (("check", 3), ("sweep", 2)):
+        assert page.locator(f"#{section} svg.plot").first.locator("g.series").count() == count
+        page.locator(f"#{section} svg.plot").first.focus()
+    assert told(page).startswith("fc:linear#1 · flat · width 64 · ")
+
+
+# -- walked and opened --------------------------------------------------------------------------
 
 
 def test_a_row_says_why_and_arrows_lead_through_the_rows(show: Show) -> None:
@@ -275,8 +410,10 @@ def test_the_numbers_behind_a_plot_stand_in_a_table(show: Show) -> None:
     page.locator("#check form").get_by_label("Trained").select_option("SP")
     slopes = dict(zip(column(page, "check"), column(page, "check", 5), strict=True))
     assert slopes["out:linear#1"].startswith("+1.00 ± 0.00")
+    predicted = dict(zip(column(page, "check"), column(page, "check", 7), strict=True))
+    assert predicted["out:linear#1"] == "+0.00"
     changes = dict(zip(column(page, "check"), column(page, "check", 10), strict=True))
-    assert changes["out:linear#1"] == "6.71238", "the mean of both seeds at width 64"
+    assert changes["out:linear#1"] == "6.71", "the mean of both seeds at width 64"
 
 
 def test_a_page_says_whether_it_holds(show: Show) -> None:
@@ -326,10 +463,13 @@ def test_the_same_conversion_gives_the_same_bytes() -> None:
 def test_a_command_writes_the_page(
     words: str, statuses: set[int], title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It names no folder of this machine, however the model was named."""
     monkeypatch.chdir(tmp_path)
+    shutil.copy(MODELS / "sweepable.py", tmp_path)
     command, *options = words.split()
-    given = [command, str(MODELS / "sweepable.py"), *options, "--report", "made/report.html"]
+    given = [command, str(tmp_path / "sweepable.py"), *options, "--report", "made/report.html"]
     result = CliRunner().invoke(cli.app, given)
     assert result.exit_code in statuses, result.output
     page = (tmp_path / "made" / "report.html").read_text(encoding="utf-8")
     assert f"<title>{title}</title>" in page
+    assert str(tmp_path) not in page

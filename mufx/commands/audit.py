@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from contextlib import redirect_stdout
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -20,7 +19,9 @@ from mufx.commands.options import (
     SpecArgument,
     TargetOption,
     VaryOption,
+    WithOption,
 )
+from mufx.commands.paging import write_page
 from mufx.commands.printing import print_json, refusals, terminal, working
 from mufx.diagnostics import Severity
 
@@ -54,17 +55,23 @@ def audit(
     grow: GrowOption = None,
     number: NumberOption = None,
     page: ReportOption = None,
+    others: WithOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Audits the model of a specification: exit status 0 clean, 1 findings, 2 usage."""
     with refusals(as_json):
+        from mufx.html.joining import earlier
+
+        pages = earlier(others or (), page)
         grown: Grown | None = None
         if grow:
             found, grown = audited_instance(spec, grow, number, target, inputs, batch, optimizer)
         else:
             found = _audited(spec, base, target, vary, inputs, batch, optimizer)
         if page is not None:
-            _write(found, grown, page)
+            from mufx.html.of_audit import of_audit
+
+            write_page(page, of_audit(found, grown), pages)
     report = found.report
     if as_json:
         print_json(report.document())
@@ -74,13 +81,6 @@ def audit(
         show(report, terminal(stderr=False))
     if report.failing(Severity(fail_on)):
         raise typer.Exit(FOUND)
-
-
-def _write(found: Audited, grown: Grown | None, page: Path) -> None:
-    from mufx import html, output
-    from mufx.html.of_audit import of_audit
-
-    output.write_files(page.parent, {page.name: html.written(of_audit(found, grown))})
 
 
 def _audited(

@@ -25,7 +25,9 @@ from mufx.commands.options import (
     SpecArgument,
     TargetOption,
     VaryOption,
+    WithOption,
 )
+from mufx.commands.paging import write_page
 from mufx.commands.printing import print_json, refusals, terminal
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from mufx.check.request import Variant
     from mufx.check.result import Checked
     from mufx.check.training import Run
+    from mufx.html import Document
+    from mufx.html.command import Typed
 
 DEPARTS = 1
 
@@ -63,6 +67,7 @@ def check(
         typer.Option("-o", "--out", help="A folder for check.json, figures, and finished runs."),
     ] = None,
     page: ReportOption = None,
+    others: WithOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Checks the conversion of a specification by training."""
@@ -72,7 +77,10 @@ def check(
         from mufx.check.request import Request, parsed
         from mufx.check.storage import FILE, Runs
         from mufx.discovery import find
+        from mufx.html.command import typed
+        from mufx.html.joining import agree, earlier
 
+        pages = earlier(others or (), page, "check")
         if out is not None:
             plot.require()
             output.write_files(out, {})
@@ -89,13 +97,15 @@ def check(
         )
         with redirect_stdout(sys.stderr):
             source = loaded(spec, base, target, vary, inputs, None)
+            agree(pages, source.digest)
             planned = experiment.prepared(request, source, find(spec))
             file = out / FILE if out is not None else None
             found = checking.checked(planned, partial(Runs, file), _progress)
         if out is not None:
             _write(found, out)
         if page is not None:
-            _write_page(found, planned, page)
+            named = typed(spec, {"--vary": vary, "--input": inputs})
+            write_page(page, _document(found, planned, named), pages)
     if as_json:
         print_json(found.document())
     else:
@@ -113,13 +123,11 @@ def _write(found: Checked, out: Path) -> None:
     plot.draw(found, out)
 
 
-def _write_page(found: Checked, planned: Experiment, page: Path) -> None:
-    from mufx import html, output
+def _document(found: Checked, planned: Experiment, named: Typed) -> Document:
     from mufx.html.of_check import of_check
 
     knobs = planned.models.widths[max(found.widths)]
-    document = of_check(found, planned.models.conversion(knobs))
-    output.write_files(page.parent, {page.name: html.written(document)})
+    return of_check(found, planned.models.conversion(knobs), named)
 
 
 def _progress(variant: Variant, width: int, seed: int, run: Run) -> None:

@@ -21,11 +21,14 @@ from mufx.commands.options import (
     SpecArgument,
     TargetOption,
     VaryOption,
+    WithOption,
 )
+from mufx.commands.paging import write_page
 from mufx.commands.printing import print_json, refusals, terminal
 
 if TYPE_CHECKING:
     from mufx.html.axes import Grown
+    from mufx.html.command import Given
 
 
 def convert(
@@ -48,12 +51,16 @@ def convert(
     number: NumberOption = None,
     init: InitOption = None,
     page: ReportOption = None,
+    others: WithOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Converts the model of a specification."""
     from mufx import output, report
 
     with refusals(as_json):
+        from mufx.html.joining import agree, earlier
+
+        pages = earlier(others or (), page)
         if out is not None:
             output.check_folder(out, force=force)
         grown: Grown | None = None
@@ -64,6 +71,7 @@ def convert(
             )
         else:
             conversion = converted(spec, base, target, vary, inputs, batch, form, optimizer)
+        agree(pages, conversion.manifest.source.digest)
         files = conversion.files()
         writing = out if not dry_run else None
         names = [str(writing / name) for name in files] if writing is not None else []
@@ -71,11 +79,16 @@ def convert(
         if writing is not None:
             output.write_files(writing, files)
         if page is not None and not dry_run:
-            from mufx import html
+            from mufx.html.command import typed
             from mufx.html.of_conversion import of_conversion
 
-            text = html.written(of_conversion(conversion, grown))
-            output.write_files(page.parent, {page.name: text})
+            given: dict[str, Given] = {"--input": inputs, "--batch": batch}
+            if grow:
+                given |= {"--grow": grow, "--number": number, "--init": init, "--target": target}
+            else:
+                given |= {"--vary": vary}
+            named = typed(spec, given, instance=bool(grow))
+            write_page(page, of_conversion(conversion, grown, named), pages)
     if as_json:
         print_json(records.document())
     else:

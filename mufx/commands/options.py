@@ -43,6 +43,15 @@ OptimizerOption = Annotated[
 ReportOption = Annotated[
     Path | None, typer.Option("--report", metavar="FILE", help="Write a page: report.html.")
 ]
+WithOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--with",
+        metavar="FILE",
+        help="With --report: an earlier page of mufx check or mufx sweep, whose plots this one "
+        "shows as well; repeatable.",
+    ),
+]
 InitOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -20,7 +20,9 @@ from mufx.commands.options import (
     SpecArgument,
     TargetOption,
     VaryOption,
+    WithOption,
 )
+from mufx.commands.paging import write_page
 from mufx.commands.printing import print_json, refusals, terminal
 from mufx.sweep import extra
 
@@ -85,18 +87,22 @@ def sweep(
         Path | None, typer.Option("-o", "--out", help="A folder for sweep.json, .png and .svg.")
     ] = None,
     page: ReportOption = None,
+    others: WithOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Sweeps hyperparameters of the model of a specification."""
     with refusals(as_json):
         extra.require()
+        from mufx.html.joining import agree, earlier
         from mufx.sweep import sweeping, text
         from mufx.sweep.preparing import Request
 
+        pages = earlier(others or (), page, "sweep")
         if out is not None:
             sweeping.check_folder(out)
         with redirect_stdout(sys.stderr):
             source = loaded(spec, base, target, vary, inputs, None)
+        agree(pages, source.digest)
         request = Request(
             spec=spec,
             over=tuple(over or ("lr=2^-12:2^-4",)),
@@ -120,10 +126,11 @@ def sweep(
         if out is not None:
             found.write(out)
         if page is not None:
-            from mufx import html, output
+            from mufx.html.command import typed
             from mufx.html.of_sweep import of_sweep
 
-            output.write_files(page.parent, {page.name: html.written(of_sweep(found))})
+            named = typed(spec, {"--vary": vary, "--input": inputs})
+            write_page(page, of_sweep(found, named), pages)
     if as_json:
         print_json(found.document())
     else:

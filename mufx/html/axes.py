@@ -30,14 +30,6 @@ class AxisClasses:
     axes: Mapping[str, tuple[Axis, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Class:
-    """A class that grows: where it stands among the others."""
-
-    place: int
-    letter: str
-
-
 @dataclass(frozen=True)
 class Grown:
     """One instance, and how many times as large its classes are as at base width.
@@ -95,20 +87,19 @@ def _identities(program: Program, made: Construction) -> Identities:
     return find_identities(made.model, program.source.inputs(BATCH))
 
 
-def _growing(found: Identities, factor: Factor) -> tuple[tuple[AxisClass, ...], dict[Var, _Class]]:
-    """The growing classes by letter, and the class of every growing atom."""
+def _growing(found: Identities, factor: Factor) -> tuple[tuple[AxisClass, ...], dict[Var, int]]:
+    """The growing classes by letter, and the place of its class of every growing atom."""
     letters, shared = _letters(), residual(found)
     classes: list[AxisClass] = []
-    members: dict[Var, _Class] = {}
+    members: dict[Var, int] = {}
     for name, held in families(found).items():
         factors = {factor(piece) for piece in held.values()}
         if factors == {1.0}:
             continue
-        made = _Class(len(classes), next(letters))
-        members.update(dict.fromkeys(held, made))
+        members.update(dict.fromkeys(held, len(classes)))
         title = f"{name} ({RESIDUAL})" if shared in held else name
         shown = ", ".join(f"{each:g}" for each in sorted(factors))
-        classes.append(AxisClass(made.letter, title, shown))
+        classes.append(AxisClass(next(letters), title, shown))
     return tuple(classes), members
 
 
@@ -122,7 +113,7 @@ def _shapes(made: Construction) -> dict[str, tuple[int, ...]]:
 
 
 def _axes(
-    program: Program, found: Identities | None, members: Mapping[Var, _Class]
+    program: Program, found: Identities | None, members: Mapping[Var, int]
 ) -> dict[str, tuple[Axis, ...]]:
     base, target, along = map(_shapes, (program.base, program.target, program.along))
     axes: dict[str, tuple[Axis, ...]] = {}
@@ -138,7 +129,7 @@ def _axes(
 def _axis(
     found: Identities | None,
     var: Var | None,
-    members: Mapping[Var, _Class],
+    members: Mapping[Var, int],
     base: int,
     target: int,
     along: int,
@@ -146,7 +137,4 @@ def _axis(
     if base == target == along:
         return Axis(base, target, grows=False)
     atoms = found.space.atoms(var) if found is not None and var is not None else ()
-    held = [c for c in dict.fromkeys(members.get(atom) for atom in atoms) if c is not None]
-    if not held:
-        return Axis(base, target, grows=True)
-    return Axis(base, target, True, "·".join(c.letter for c in held), held[0].place)
+    return Axis(base, target, True, tuple(dict.fromkeys(members[a] for a in atoms if a in members)))

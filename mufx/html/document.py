@@ -59,16 +59,15 @@ class AxisClass:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """One axis of a parameter: its sizes, and the classes it grows with, as letters.
+    """One axis of a parameter: its sizes, and the classes it grows with.
 
-    `shade` is the place of the first of them among the classes, None where there is none.
+    `classes` are their places among those of the tree; a product of axes has several.
     """
 
     base: int
     target: int
     grows: bool
-    letters: str = ""
-    shade: int | None = None
+    classes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +195,15 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A page; `verdict` is what it comes to, if it comes to anything, and `good` whether well."""
+    """A page.
+
+    `verdict` is what it comes to, if it comes to anything, and `good` whether well; `source` is the
+    digest of the model's file.
+    """
 
     title: str
     summary: str
     sections: tuple[Section, ...]
     verdict: str = ""
     good: bool = True
+    source: str = ""

@@ -45,6 +45,7 @@ def of_audit(found: Audited, grown: Grown | None = None) -> Document:
         ),
         verdict(report),
         report.ok,
+        found.program.source.digest,
     )
 
 
@@ -121,19 +122,25 @@ def _diagnostics(report: AuditReport) -> Iterator[Block]:
 
 
 def _entry(there: list[Finding]) -> Entry:
-    """One place; of the findings of a code the first is told, and the table has them all."""
-    codes: dict[str, list[Finding]] = {}
+    """One place; findings that are told with the same words and numbers are told once."""
+    told: dict[tuple[str, ...], list[Finding]] = {}
     for finding in there:
-        codes.setdefault(finding.code, []).append(finding)
-    facts = [fact for code, alike in codes.items() for fact in _facts(code, alike)]
+        told.setdefault(_told(finding), []).append(finding)
+    facts = [fact for alike in told.values() for fact in _facts(alike)]
     place = there[0].place
-    title = shown(place) or ", ".join(codes)
+    title = shown(place) or ", ".join(dict.fromkeys(finding.code for finding in there))
     return Entry(title, tuple(facts), lines_at(place), mark=there[0].severity.value)
 
 
-def _facts(code: str, alike: list[Finding]) -> Iterator[tuple[str, str]]:
+def _told(finding: Finding) -> tuple[str, ...]:
+    """All that the message and the hint say, but the parameter."""
+    numbers = f"{finding.found:.4g}", f"{finding.expected:.4g}"
+    return finding.code, finding.role or "", *numbers, finding.hint
+
+
+def _facts(alike: list[Finding]) -> Iterator[tuple[str, str]]:
     names = [name for name in dict.fromkeys(f.parameter for f in alike) if name]
-    yield code, alike[0].message
+    yield alike[0].code, alike[0].message
     if alike[0].hint:
         yield "hint", alike[0].hint
     if names[1:]:

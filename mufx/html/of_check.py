@@ -14,6 +14,7 @@ from mufx.check.show import NAMES, conclusions
 from mufx.check.slopes import Slope, Verdict
 from mufx.check.training import Run
 from mufx.html import of_conversion
+from mufx.html.command import Typed
 from mufx.html.document import (
     Cell,
     Column,
@@ -28,10 +29,12 @@ from mufx.html.document import (
     Table,
     Words,
 )
+from mufx.html.training import Settings
 
 Measure = Callable[[Run], Mapping[str, float]]
 
 _DEPARTS: Final = "departs"
+_SETTINGS: Final = "as in this check, which tuned nothing; it had no weight decay and did not clip"
 _GROUPS: Final = (*(verdict.value for verdict in Verdict), _DEPARTS)
 _ROOM: Final = 1.3
 """A factor between the lines and the edge of a plot."""
@@ -42,8 +45,8 @@ _MEASURES: Final[Mapping[str, tuple[str, Measure]]] = {
 }
 
 
-def of_check(found: Checked, conversion: Conversion) -> Document:
-    """Plots and slopes, and what was decided at the width of `conversion`."""
+def of_check(found: Checked, conversion: Conversion, typed: Typed | None = None) -> Document:
+    """Plots and slopes, and what was decided at the width of `conversion`; `typed` names it."""
     request = found.request
     data = "synthetic data" if found.synthetic else "data of the user's"
     *said, verdict = conclusions(found)
@@ -51,14 +54,15 @@ def of_check(found: Checked, conversion: Conversion) -> Document:
         f"Check of {found.model}",
         f"{found.knob} {', '.join(map(str, found.widths))} · {request.optimizer}, "
         f"lr {request.lr:g} · {request.steps} steps of batch {request.batch} · "
-        f"{request.seeds} seeds · {data}",
+        f"{request.seeds} seed{'s' * (request.seeds > 1)} · {data}",
         (
             Section("check", "Check", (*map(Words, said), *_panels(found), _table(found))),
             *of_conversion.of_program(conversion),
-            of_conversion.train(conversion),
+            of_conversion.train(conversion, typed, Settings({"lr": request.lr}, _SETTINGS)),
         ),
         verdict,
         found.passes,
+        conversion.manifest.source.digest,
     )
 
 
@@ -112,7 +116,7 @@ def _point(width: int, sizes: list[float]) -> Point | None:
 
 
 def _table(found: Checked) -> Table:
-    """Every node of every variant: its slopes, and its change at every width."""
+    """Every node of every variant: what is said of it, its slopes, its change at every width."""
     slopes = (
         "Slope of change",
         "Slope of step 1",
@@ -122,8 +126,8 @@ def _table(found: Checked) -> Table:
     )
     columns = (
         Column("Node", "code", filter="search"),
-        Column("Trained", filter="choice"),
         Column("Verdict", "mark", filter="choice"),
+        Column("Trained", filter="choice"),
         Column("Judged", "mark", filter="choice"),
         *(Column(title, "number") for title in slopes),
         *(Column(f"Change at {width}", "number") for width in found.widths),
@@ -137,15 +141,15 @@ def _row(found: Checked, row: NodeRow) -> Row:
     changes = {point.x: point.y for point in points}
     cells: tuple[Cell, ...] = (
         row.node,
-        NAMES[row.variant],
         row.verdict.value,
+        NAMES[row.variant],
         judged,
         _slope(row.change),
         _slope(row.first),
-        row.predicted,
+        (row.predicted, f"{row.predicted:+.2f}") if row.predicted is not None else None,
         _slope(row.start),
         _slope(row.size),
-        *(changes.get(width) for width in found.widths),
+        *(_size(changes.get(width)) for width in found.widths),
     )
     return Row(cells)
 
@@ -154,3 +158,7 @@ def _slope(slope: Slope) -> Cell:
     if slope.value is None:
         return None
     return slope.value, f"{slope.value:+.2f} ± {slope.error:.2f}"
+
+
+def _size(size: float | None) -> Cell:
+    return (size, f"{size:.3g}") if size is not None else None

@@ -8,28 +8,32 @@ from mufx.api import Conversion
 from mufx.diagnostics import Diagnostic
 from mufx.html import roles, tree
 from mufx.html.axes import Grown
+from mufx.html.command import Typed
 from mufx.html.corrections import corrections
-from mufx.html.document import Block, Code, Document, Section, Words
+from mufx.html.document import Block, Document, Section, Words
 from mufx.html.places import of_diagnostic
-from mufx.html.training import training
+from mufx.html.training import Settings, blocks, stand_ins
 from mufx.knobs import written
-from mufx.manifest import Manifest
-from mufx.program import Form, Optimizer, Program
-
-_WHERE = "In the folder that {} -o FOLDER writes:"
+from mufx.program import Program
 
 
-def of_conversion(conversion: Conversion, grown: Grown | None = None) -> Document:
+def of_conversion(
+    conversion: Conversion, grown: Grown | None = None, typed: Typed | None = None
+) -> Document:
     """Roles, modules, corrections, diagnostics and the code to train of a conversion.
 
-    `grown` is what is known of the instance, where one was converted.
+    `grown` is what is known of the instance, where one was converted; `typed` names the model.
     """
     manifest = conversion.manifest
     return Document(
         f"{manifest.model} in μP",
         f"{written(manifest.base)} → {written(manifest.target)} · {manifest.optimizer} · "
         f"{manifest.form} · mufx {manifest.mufx_version}",
-        (*of_program(conversion, grown), train(conversion)),
+        (
+            *of_program(conversion, grown),
+            train(conversion, typed, stand_ins(manifest.optimizer)),
+        ),
+        source=manifest.source.digest,
     )
 
 
@@ -50,24 +54,13 @@ def diagnostics(found: Iterable[Diagnostic]) -> Section:
     return Section("diagnostics", "Diagnostics", blocks or (Words("None."),))
 
 
-def train(conversion: Conversion) -> Section:
+def train(conversion: Conversion, typed: Typed | None, settings: Settings) -> Section:
     """What a user writes to train the emitted module."""
     manifest = conversion.manifest
-    code = Code(training(manifest.model, manifest.optimizer))
-    return Section("train", "Train", (Words(_WHERE.format(_command(manifest))), code))
-
-
-def _command(manifest: Manifest) -> str:
-    """The conversion as it is typed; a library call has no words for its model."""
-    if not manifest.source.spec:
-        return "a conversion"
-    words = ["mufx convert", manifest.source.spec]
-    words += ["--base", written(manifest.base), "--target", written(manifest.target)]
-    if manifest.optimizer is not Optimizer.ADAMW:
-        words += ["--optimizer", manifest.optimizer]
-    if manifest.form is not Form.TABLE3:
-        words += ["--form", manifest.form]
-    return " ".join(words)
+    named = typed or Typed(manifest.source.spec)
+    form, sizes = manifest.form, (manifest.base, manifest.target)
+    command = named.convert(*sizes, manifest.optimizer, form) if named.spec else ""
+    return Section("train", "Train", blocks(command, manifest.model, manifest.optimizer, settings))
 
 
 def _corrections(program: Program) -> tuple[Block, ...]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from statistics import fmean
 
+from mufx.html.command import Typed
 from mufx.html.document import (
     Block,
     Cell,
-    Code,
     Column,
     Document,
     Panels,
@@ -22,9 +22,9 @@ from mufx.html.document import (
     Table,
     Words,
 )
-from mufx.html.training import training
-from mufx.knobs import written as written_knobs
+from mufx.html.training import Settings, blocks
 from mufx.program import Optimizer
+from mufx.sweep.models import knobs_among
 from mufx.sweep.plot import is_log, limits, profile
 from mufx.sweep.settings import Parametrization
 from mufx.sweep.summary import Optimum, Sample, Summary
@@ -33,8 +33,11 @@ from mufx.sweep.text import NAMES, centered, findings, with_error
 from mufx.sweep.values import Value, shown
 
 
-def of_sweep(found: Sweep) -> Document:
-    """The curves and their numbers, the optima, and the settings to train the target with."""
+def of_sweep(found: Sweep, typed: Typed | None = None) -> Document:
+    """The curves and their numbers, the optima, and the settings to train the target with.
+
+    `typed` names the model.
+    """
     settings, summary, seeds = found.plan.settings, found.summary, len(found.plan.seeds)
     said = tuple(Words(line.strip()) for line in findings(summary, found.width_knob))
     return Document(
@@ -44,8 +47,9 @@ def of_sweep(found: Sweep) -> Document:
         (
             Section("sweep", "Sweep", (*said, _panels(found), _losses(found))),
             Section("optima", "Optima", (_optima(found),)),
-            Section("train", "Train", tuple(_train(found))),
+            Section("tuned", "Tuned", tuple(_train(found, typed))),
         ),
+        source=settings.source,
     )
 
 
@@ -129,12 +133,12 @@ def _told(sample: Sample) -> tuple[Cell, Cell, Cell]:
 
 
 def _optima(found: Sweep) -> Table:
-    numbers = (found.width_knob, f"best {found.summary.axis}", "between values", "loss")
+    numbers = (found.width_knob, f"Best {found.summary.axis}", "Between values", "Loss")
     columns = (
         Column("Trained", filter="choice"),
         *(Column(title, "number") for title in numbers),
-        Column("at an end of the grid"),
-        Column("diverged", "number"),
+        Column("At an end"),
+        Column("Diverged", "number"),
     )
     rows = tuple(_of_optimum(found, optimum) for optimum in found.summary.optima)
     return Table("Optima", columns, rows)
@@ -159,19 +163,23 @@ def _of_optimum(found: Sweep, optimum: Optimum) -> Row:
 # -- training -----------------------------------------------------------------------------------
 
 
-def _train(found: Sweep) -> Iterator[Block]:
+def _train(found: Sweep, typed: Typed | None) -> Iterator[Block]:
     """The settings to train the target with, by group; they were found on the narrowest model."""
     settings = found.plan.settings
     if found.summary.tuned is None:
         yield Words("Nothing is recommended: no run of the narrowest converted model converged.")
         return
     tuned = {**settings.fixed, **found.summary.tuned}
-    yield Words(f"For {written_knobs(found.target)}, after mufx convert with the same settings:")
-    yield Code(training(settings.model, Optimizer(settings.optimizer), tuned))
+    given = Settings(
+        tuned, f"the optimum of the sweep at {found.width_knob} {found.plan.widths[0]}"
+    )
+    command = _command(found, typed, knobs_among(tuned, settings.optimizer)) if typed else ""
+    yield from blocks(command, settings.model, Optimizer(settings.optimizer), given)
+    yield Words(_schedule(found))
     columns = (
         Column("Group", "code"),
-        *(Column(f"{n} ×", "number") for n in ("lr", "weight decay", "eps")),
-        Column("lr", "number"),
+        *(Column(f"{n} ×", "number") for n in ("Learning rate", "Weight decay", "Eps")),
+        Column("Learning rate", "number"),
         Column("Tensors", "number"),
     )
     rate = tuned.get("lr")
@@ -189,3 +197,17 @@ def _train(found: Sweep) -> Iterator[Block]:
         for row in found.groups
     )
     yield Table("Groups", columns, tuple(rows))
+
+
+def _command(found: Sweep, typed: Typed, knobs: Mapping[str, Value]) -> str:
+    """The conversion of the target, with the knobs that the sweep found or kept."""
+    settings = found.plan.settings
+    base, target = {**settings.base, **knobs}, {**found.target, **knobs}
+    return typed.convert(base, target, settings.optimizer, settings.form)
+
+
+def _schedule(found: Sweep) -> str:
+    """What goes with the optimum: an optimum of other runs is another."""
+    settings = found.plan.settings
+    rises = f"a warmup of {settings.warmup:g} of the steps, " if settings.warmup else ""
+    return f"Found with {rises}a {settings.decay} rate and no clipping: train the target alike."

@@ -9,14 +9,29 @@ from html import escape
 from importlib.resources import files
 from typing import Final
 
+from pydantic import TypeAdapter
+
 from mufx.html.document import Document
 
+_DATA: Final = '<script type="application/json" id="data">'
 SCRIPTS: Final = ("dom.js", "table.js", "tree.js", "entry.js", "scale.js", "plot.js", "page.js")
 
 
 def written(document: Document) -> str:
     """The text of the page of a document."""
     return _filled({"title": escape(document.title), "data": embedded(asdict(document))})
+
+
+def read(text: str) -> Document:
+    """The document of a page.
+
+    Raises:
+        ValueError: where the text is no page of this version.
+    """
+    _, found, rest = text.partition(_DATA)
+    if not found:
+        raise ValueError("it is no page of mufx")
+    return TypeAdapter(Document).validate_json(rest.partition("</script>")[0])
 
 
 def embedded(document: Mapping[str, object]) -> str:
@@ -27,7 +42,7 @@ def embedded(document: Mapping[str, object]) -> str:
 
 def _filled(values: Mapping[str, str]) -> str:
     """The template; what is filled in is never looked at again for further fields."""
-    fields = {**values, "style": _file("style.css"), "script": _script()}
+    fields = {**values, "start": _DATA, "style": _file("style.css"), "script": _script()}
     first, *rest = _file("page.html").split("{{")
     parts = [first]
     for part in rest:

@@ -35,6 +35,11 @@ def shown(place: Place | None) -> str:
     return str(place.portable()) if place is not None else ""
 
 
+def portable(spec: str) -> str:
+    """A specification as on any machine: `model.py:Net` for `/home/me/model.py:Net`."""
+    return str(Place(spec, 1).portable().file) if Path(spec).is_absolute() else spec
+
+
 def of_diagnostic(diagnostic: Diagnostic) -> Entry:
     """A diagnostic with its lines of source."""
     place = diagnostic.place

@@ -12,13 +12,13 @@ const tableView = (table) => {
   const element = make("table", { ariaLabel: table.title }, make("thead", {}, make("tr")), make("tbody"));
   const count = make("output", { ariaLive: "polite" });
   const heads = table.columns.map((column, i) => {
-    const button = make("button", { type: "button" }, column.title);
+    const button = make("button", { type: "button" }, column.title.replace(" ×", "\u00a0×"));
     button.addEventListener("click", () => {
       state.direction = state.sorted === i ? -state.direction : 1;
       state.sorted = i;
       draw();
     });
-    return make("th", { scope: "col", className: column.kind }, button);
+    return make("th", { scope: "col", className: column.kind === "number" ? "number" : "" }, button);
   });
   element.tHead.rows[0].append(...heads);
 
@@ -76,14 +76,14 @@ const tableRow = (table, row) => {
     const cell = i ? make("td", { className: column.kind }) : make("th", { scope: "row", className: column.kind });
     if (column.kind === "mark") cell.append(make("span", { className: `mark ${text.replaceAll(" ", "-")}` }, text));
     else if (!i && row.detail.length) cell.append(detailButton(table, row, line, text));
-    else cell.append(text);
+    else cell.append(...(i ? [text] : dotted(text)));
     line.append(cell);
   });
   return line;
 };
 
 const detailButton = (table, row, line, text) => {
-  const button = make("button", { type: "button", tabIndex: -1, ariaExpanded: "false" }, text);
+  const button = make("button", { type: "button", tabIndex: -1, ariaExpanded: "false" }, ...dotted(text));
   button.addEventListener("click", () => {
     const open = button.ariaExpanded === "true";
     button.ariaExpanded = String(!open);

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
+from mufx.html.document import Block, Code, Words
 from mufx.program import Optimizer, Scales
 
 _CLASSES: Final = {Optimizer.SGD: "SGD", Optimizer.ADAM: "Adam", Optimizer.ADAMW: "AdamW"}
@@ -14,24 +16,61 @@ _DEFAULTS: Final[Mapping[Optimizer, Mapping[str, object]]] = {
     Optimizer.ADAMW: {"lr": 1e-3, "weight_decay": 0.1, "eps": 1e-8},
 }
 _GROUPED: Final = ("lr", "weight_decay", "eps")
+_STAND_INS: Final = "usual values stand in: give those that you tuned at base width"
+_CLIPPING: Final = (
+    "# where the tuned run clips its gradients, clip these with clip_grad_norm_ of optim_mup:",
+    "# its norm means the same at every width",
+)
 
 
-def training(model: str, optimizer: Optimizer, tuned: Mapping[str, object] | None = None) -> str:
-    """What a user writes; `tuned` is what was found at base width, else usual values stand in."""
-    settings = {**_DEFAULTS[optimizer]} if tuned is None else {**tuned}
-    groups = _spelled({name: settings[name] for name in _GROUPED if name in settings})
-    given = _spelled(_of_optimizer(settings))
-    return (
-        "import torch\n"
-        f"from model_mup import {model}\n"
-        "from optim_mup import clip_grad_norm_, param_groups\n\n"
-        f'model = {model}(device="cpu")\n'
-        f"groups = param_groups(model{groups})  # as tuned at base width\n"
-        f"optimizer = torch.optim.{_CLASSES[optimizer]}(groups{given})\n\n"
-        "# in every step, after loss.backward():\n"
-        "clip_grad_norm_(model, 1.0)\n"
-        "optimizer.step()\n"
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the optimizer is given, and what these values are.
+
+    Attributes:
+        values: By name, as a sweep spells them.
+        said: Where they come from.
+        hints: Comments on a step.
+    """
+
+    values: Mapping[str, object]
+    said: str
+    hints: tuple[str, ...] = ()
+
+
+def stand_ins(optimizer: Optimizer) -> Settings:
+    """Usual values, where nothing was trained."""
+    return Settings(_DEFAULTS[optimizer], _STAND_INS, _CLIPPING)
+
+
+def blocks(command: str, model: str, optimizer: Optimizer, settings: Settings) -> tuple[Block, ...]:
+    """What a user types and writes; there is no command for a conversion from Python."""
+    code = Code(training(model, optimizer, settings))
+    if not command:
+        return Words("In the folder that the conversion is written to:"), code
+    return Words("This writes the module:"), Code(command), Words("In its folder:"), code
+
+
+def training(model: str, optimizer: Optimizer, settings: Settings) -> str:
+    """What a user writes beside the emitted module."""
+    values = settings.values
+    groups = _spelled({name: values[name] for name in _GROUPED if name in values})
+    given = _spelled(_of_optimizer(values))
+    lines = (
+        "import torch",
+        f"from model_mup import {model}",
+        "from optim_mup import param_groups",
+        "",
+        f'model = {model}(device="cpu")',
+        f"# {settings.said}",
+        f"groups = param_groups(model{groups})",
+        f"optimizer = torch.optim.{_CLASSES[optimizer]}(groups{given})",
+        "",
+        "# in every step, after loss.backward():",
+        *settings.hints,
+        "optimizer.step()",
     )
+    return "".join(f"{line}\n" for line in lines)
 
 
 def grouping(optimizer: Optimizer, scales: Mapping[str, Scales], groups: Mapping[str, str]) -> str:
@@ -40,7 +79,7 @@ def grouping(optimizer: Optimizer, scales: Mapping[str, Scales], groups: Mapping
     for name, group in groups.items():
         held.setdefault(group, []).append(name)
     lines = [
-        f"import torch\n\nTUNED = {dict(_DEFAULTS[optimizer])!r}  # at base width",
+        f"import torch\n\n# {_STAND_INS}\nTUNED = {dict(_DEFAULTS[optimizer])!r}",
         "GROUPS = [",
     ]
     for group, names in held.items():

@@ -2,7 +2,7 @@
 
 const treeView = (tree) => {
   const root = make("ul", { role: "tree", ariaLabel: tree.title });
-  root.append(...treeItems(tree.branches, 1));
+  root.append(...treeItems(tree, tree.branches, 1));
   root.firstElementChild.tabIndex = 0;
   root.addEventListener("click", (event) => {
     const item = event.target.closest("[role=treeitem]");
@@ -15,38 +15,41 @@ const treeView = (tree) => {
 };
 
 const legend = (classes) => make("dl", { className: "classes" }, ...classes.flatMap((each, i) => [
-  make("dt", {}, make("span", { className: `axis grows class${i % 7}` }, each.letter)),
+  make("dt", {}, classPart(each, i)),
   make("dd", {}, make("code", {}, each.name), ` × ${each.factor}`),
 ]));
 
 // Layers are often alike: all but the first are closed.
-const treeItems = (branches, level) => {
+const treeItems = (tree, branches, level) => {
   const seen = new Set();
   return branches.map((branch) => {
-    const kind = JSON.stringify({ ...branch, name: "" }), item = treeItem(branch, level);
+    const kind = JSON.stringify({ ...branch, name: "" }), item = treeItem(tree, branch, level);
     if (item.ariaExpanded && seen.has(kind)) item.ariaExpanded = "false";
     seen.add(kind);
     return item;
   });
 };
 
-const treeItem = (branch, level) => {
+const treeItem = (tree, branch, level) => {
   const line = make("span", { className: "line" }, make("code", {}, branch.name), " ");
   if (branch.about) line.append(make("span", { className: `mark ${branch.mark}` }, branch.about), " ");
-  branch.axes.forEach((axis) => line.append(axisChip(axis), " "));
+  branch.axes.forEach((axis) => line.append(axisChip(tree, axis), " "));
   const item = make("li", { role: "treeitem", tabIndex: -1, ariaLevel: String(level), ariaLabel: line.textContent.trim() }, line);
   if (!branch.branches.length) return item;
   item.ariaExpanded = "true";
-  item.append(make("ul", { role: "group" }, ...treeItems(branch.branches, level + 1)));
+  item.append(make("ul", { role: "group" }, ...treeItems(tree, branch.branches, level + 1)));
   return item;
 };
 
-const axisChip = (axis) => {
-  if (!axis.grows) return make("span", { className: "axis" }, `${axis.target} fixed`);
-  const which = axis.shade === null ? "" : ` class${axis.shade % 7}`;
+// A product of axes shows the class of each factor.
+const axisChip = (tree, axis) => {
+  if (!axis.grows) return make("span", { className: "axis fixed" }, `${axis.target} fixed`);
   const sizes = axis.base === axis.target ? `${axis.target} grows` : `${axis.base} → ${axis.target}`;
-  return make("span", { className: `axis grows${which}` }, `${axis.letters} ${sizes}`.trim());
+  const parts = axis.classes.flatMap((place, i) => [i ? "·" : "", classPart(tree.classes[place], place)]);
+  return make("span", { className: "axis" }, ...parts, parts.length ? ` ${sizes}` : sizes);
 };
+
+const classPart = (each, place) => make("span", { className: `part class${place % 7}` }, each.letter);
 
 const open = (root) => [...root.querySelectorAll("[role=treeitem]")].filter((item) => !item.parentElement.closest("[aria-expanded=false]"));
 
