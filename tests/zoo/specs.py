@@ -31,6 +31,7 @@ class Spec:
         lr: Learning rate at base of the dynamic check.
         steps: How many it takes.
         seeds: How many runs at each width; more where few heads are drawn at random.
+        wide: How many times as wide as the row it is; more where the row has very few channels.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Spec:
     lr: float = 1e-3
     steps: int = 8
     seeds: int = 2
+    wide: int = 1
 
     def source(self) -> Source:
         """What mufx converts."""
@@ -257,6 +259,8 @@ DECODERS = (
         {"hidden_size": 64},
         {"hidden_size": 256},
         {**_TEXT, "state_size": 4},
+        lr=4e-3,
+        steps=24,
     ),
     Spec(
         "mamba2",
@@ -362,6 +366,10 @@ VISION = (
         {"text_config": {**_SMALL, **_TEXT}, "vision_config": {**_SMALL, **_IMAGE}},
         {"text_config": {**_LARGE, **_TEXT}, "vision_config": {**_LARGE, **_IMAGE}},
         {"projection_dim": 32},
+        lr=2e-3,
+        steps=20,
+        seeds=3,
+        wide=2,
     ),
     Spec(
         "convnextv2",
@@ -398,6 +406,8 @@ VISION = (
         {"embedding_size": 32, "hidden_sizes": [32, 96, 128, 256]},
         _STAGES,
         fast=True,
+        lr=3e-3,
+        wide=4,
     ),
     Spec(
         "segformer",
@@ -486,6 +496,9 @@ OTHERS = (
         {"channels": [8, 16, 32]},
         {"channels": [32, 96, 128]},
         inputs=(_PIXELS,),
+        lr=3e-3,
+        steps=30,
+        wide=4,
     ),
     *(
         Spec(

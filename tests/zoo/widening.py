@@ -39,7 +39,8 @@ def knobs_at(spec: Spec, times: int) -> Knobs:
     would be refused.
     """
     fixed = any(name in spec.fixed for name in _FIXED_SIZES)
-    return {n: _at(n, value, spec.target[n], times, fixed) for n, value in spec.base.items()}
+    wide = times * spec.wide
+    return {n: _at(n, value, spec.target[n], wide, fixed) for n, value in spec.base.items()}
 
 
 def _at(name: str, base: object, target: object, times: int, fixed: bool) -> object:
