@@ -232,7 +232,7 @@ class _Forward(Recorder):
             raise MufxError(self._data_dependent(self.origin().place)) from None
         if not torch.is_grad_enabled() and func is not torch.Tensor.detach:
             inputs = tensors((args, kwargs))
-            refuse_lost_gradient(inputs, tensors(result), self.origin().place)
+            refuse_lost_gradient(inputs, tensors(result), self.origin())
         return result
 
     def adopt(self, tensor: torch.Tensor) -> fx.Node:
