@@ -11,7 +11,7 @@ import inspect
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -59,7 +59,7 @@ class _Config:
 
     parameter: str
     cls: type
-    instance: object | None = None  # the parameter's default
+    instance: object | None = None  # the parameter's default; of a dictionary, its values
 
 
 def factory_of(target: Callable[..., Any], module: ModuleType | None = None) -> Factory:
@@ -143,9 +143,42 @@ def _config_of(
     configs = [_Config(p.name, cls, _instance(p, cls)) for p, cls in typed if cls is not None]
     if len(configs) == 1 and all(p.name == configs[0].parameter for p in required):
         return configs[0]
-    if len(required) != 1 or required[0].annotation is not REQUIRED or module is None:
+    if len(required) != 1 or module is None:
+        return None
+    read = _keys_read(target, required[0].name)
+    if read and _may_be_dict(required[0].annotation):
+        return _dict_config(required[0].name, read, module, place)
+    if required[0].annotation is not REQUIRED:
         return None
     return _unannotated_config(target, required[0].name, module, place)
+
+
+def _may_be_dict(annotation: object) -> bool:
+    return annotation is REQUIRED or (typing.get_origin(annotation) or annotation) in _DICTS
+
+
+_DICTS = (dict, Mapping)
+
+
+def _dict_config(parameter: str, read: set[str], module: ModuleType, place: Place) -> _Config:
+    """The one dictionary of the file with all the keys that the constructor reads."""
+    found = {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, dict) and read <= value.keys() and not name.startswith("__")
+    }
+    if len(found) > 1:
+        raise MufxError(
+            error(
+                "MUF005",
+                f"{', '.join(found)} of the file have the keys that {place.cls} reads of "
+                f"{parameter} ({', '.join(sorted(read))})",
+                hint=f"define build(...) in the file: it makes {parameter} and returns the model",
+                place=place,
+            )
+        )
+    defaults: dict[str, object] = dict.fromkeys(sorted(read), REQUIRED)
+    return _Config(parameter, dict, next(iter(found.values()), defaults))
 
 
 def _config_class(parameter: Knob) -> type | None:
@@ -204,14 +237,9 @@ def _unannotated_config(
 
 
 def _attributes_read(target: Callable[..., Any], parameter: str) -> set[str]:
-    function = _code_of(target)
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    except (OSError, TypeError, SyntaxError):
-        return set()
     return {
         node.attr
-        for node in ast.walk(tree)
+        for node in _nodes_of(target)
         if isinstance(node, ast.Attribute)
         and isinstance(node.ctx, ast.Load)
         and isinstance(node.value, ast.Name)
@@ -219,9 +247,34 @@ def _attributes_read(target: Callable[..., Any], parameter: str) -> set[str]:
     }
 
 
+def _keys_read(target: Callable[..., Any], parameter: str) -> set[str]:
+    """The keys of `config["width"]`."""
+    return {
+        node.slice.value
+        for node in _nodes_of(target)
+        if isinstance(node, ast.Subscript)
+        and isinstance(node.ctx, ast.Load)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == parameter
+        and isinstance(node.slice, ast.Constant)
+        and isinstance(node.slice.value, str)
+    }
+
+
+def _nodes_of(target: Callable[..., Any]) -> Iterable[ast.AST]:
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(_code_of(target))))
+    except (OSError, TypeError, SyntaxError):
+        return ()
+    return ast.walk(tree)
+
+
 def _fields(config: _Config) -> tuple[list[Knob], bool]:
     """The fields of a configuration class, and whether it takes any other ones."""
     cls, instance = config.cls, config.instance
+    if isinstance(instance, dict):  # what is made of it may read more keys than are known
+        items = typing.cast("dict[str, object]", instance).items()
+        return [Knob(name, default=value) for name, value in items], True
     knobs, takes_any = _parameters(cls)
     if not knobs and not takes_any:
         hints = _hints(cls)
@@ -236,6 +289,8 @@ def _class_attributes(cls: type) -> dict[str, object]:
 
 
 def _configured(config: _Config, knobs: Mapping[str, object]) -> object:
+    if isinstance(config.instance, dict):
+        return {**config.instance, **knobs}
     if config.instance is not None:
         return dataclasses.replace(typing.cast("Any", config.instance), **knobs)
     if _parameters(config.cls)[0] or _parameters(config.cls)[1]:

@@ -230,7 +230,7 @@ class _Forward(Recorder):
                 self._decided(Decision(condition, self.origin().place))
         if not torch.is_grad_enabled() and func is not torch.Tensor.detach:
             inputs = tensors((args, kwargs))
-            refuse_lost_gradient(inputs, tensors(result), self.origin().place)
+            refuse_lost_gradient(inputs, tensors(result), self.origin())
         return result
 
     def _tell(self, diagnostic: Diagnostic) -> None:

@@ -12,7 +12,7 @@ from mufx.diagnostics import Diagnostic, error
 from mufx.factory import Factory, place_of
 from mufx.inputs import signature_of
 from mufx.knobs import Knobs, check_values, command
-from mufx.trials import proposed_inputs
+from mufx.trials import described_inputs, left_out, proposed_inputs
 
 
 def no_sizes(
@@ -45,12 +45,14 @@ def no_inputs(
     base, target = models
     forward = type(base).forward
     lines = proposed_inputs(base, target) if target is not None else []
+    optional = left_out(forward)
     return error(
         "MUF012",
         f"no example inputs for {factory.name}: {signature_of(forward)}",
         hint=_lines(
             "define example_inputs(batch=2) in the file, or describe them:",
-            command(spec, *sizes, lines or ["NAME:DTYPE[SIZES]<HIGH"]),
+            command(spec, *sizes, lines or described_inputs(forward)),
+            *[f"without an input of its own None is recorded for {name}" for name in optional],
         ),
         place=place_of(forward),
     )
@@ -70,7 +72,9 @@ def _proposed(
     if proposal.sizes is not None:
         low, high = proposal.sizes
         if inputs is None:
-            inputs = proposed_inputs(build(factory, low), build(factory, high))
+            model = build(factory, low)
+            inputs = proposed_inputs(model, build(factory, high))
+            inputs = inputs or described_inputs(type(model).forward)
         example = command(spec, low, high, inputs)
     return _lines("these knobs change shapes of parameters; name the widths:", *found, example)
 

@@ -81,7 +81,9 @@ def _flattened(function: type[Any], place: Place) -> Diagnostic:
     )
 
 
-def refuse_lost_gradient(inputs: Iterable[Tensor], results: Iterable[Tensor], place: Place) -> None:
+def refuse_lost_gradient(
+    inputs: Iterable[Tensor], results: Iterable[Tensor], origin: Origin
+) -> None:
     """Raises `MUF102` if a call without gradients has cut a gradient that its operands have.
 
     `torch.no_grad` has no node, so the emitted model would train through the region. `detach`
@@ -94,11 +96,18 @@ def refuse_lost_gradient(inputs: Iterable[Tensor], results: Iterable[Tensor], pl
             error(
                 "MUF102",
                 "a region without gradients (torch.no_grad) would be lost",
-                hint="call detach() on what should get no gradient, outside of the region or "
-                "instead of it",
-                place=place,
+                hint=_instead_of_region(origin),
+                place=origin.place,
             )
         )
+
+
+def _instead_of_region(origin: Origin) -> str:
+    """What the user can do, who did not write the modules of torch (spectral norm)."""
+    cls = origin.call.cls if origin.call is not None else None
+    if cls is not None and cls.__module__.startswith("torch."):
+        return f"the region is torch's own: convert the model without {cls.__name__.strip('_')}"
+    return "call detach() on what should get no gradient, outside of the region or instead of it"
 
 
 @contextmanager

@@ -172,7 +172,8 @@ def show(report: Report, console: Console) -> None:
         Text(
             f"{report.model}: {written(report.base)} -> {written(report.target)}, "
             f"{report.optimizer}, {report.form}"
-        )
+        ),
+        soft_wrap=True,  # the knobs are one long word, which would be cut
     )
     groups = Table("group", box=SIMPLE_HEAD, pad_edge=False)
     for name in ("tensors", "numbers", "lr", "weight decay", "eps"):

@@ -27,6 +27,17 @@ def calls(model: nn.Module, inputs: Inputs, first: int | None = None) -> object 
     return seen.log if _runs(model, inputs, seen) else None
 
 
+def described_inputs(forward: Callable[..., object]) -> list[str]:
+    """`--input` lines of which only the names are known."""
+    return [f"{name}:DTYPE[SIZES]" for name in _wanted(forward)]
+
+
+def left_out(forward: Callable[..., object]) -> list[str]:
+    """The parameters of forward that are None where nothing is given for them."""
+    parameters = list(inspect.signature(forward).parameters.values())[1:]
+    return [p.name for p in parameters if p.default is None]
+
+
 def proposed_inputs(base: nn.Module, target: nn.Module) -> list[str]:
     """`--input` lines that run at both sizes, for the required parameters of forward; or none."""
     names = _wanted(type(base).forward)

@@ -138,6 +138,15 @@ def test_a_conversion_is_written_and_reported(
     assert max(map(len, result.stdout.splitlines())) <= 100
 
 
+def test_knobs_are_not_cut(converted: list[FakeConversion]) -> None:
+    fixed = ",n_layer=2,vocab_size=97,block_size=64,bias=True,n_head=2"
+    sizes = ["--base", f"n_embd=64{fixed}", "--target", f"n_embd=256{fixed}"]
+    result = ran("convert", GPT, *sizes, "--input", "idx:int64[batch,16]<97")
+
+    title = f"GPT: n_embd=64{fixed} -> n_embd=256{fixed}, adamw, table3"
+    assert title in result.stdout.splitlines()
+
+
 def test_options_reach_the_conversion(converted: list[FakeConversion]) -> None:
     words = ["--base", "n_embd=64,n_head=2", "--target", "n_embd=256,n_head=8"]
     words += ["--input", "idx:int64[batch,16]<97", "--batch", "7"]

@@ -352,6 +352,16 @@ def test_regions_that_cut_a_gradient_are_refused(region: Callable[[], Any]) -> N
     assert (code, "no_grad" in message) == ("MUF102", True)
 
 
+def test_a_region_of_torch_s_own_is_not_the_user_s_to_change() -> None:
+    normed = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4))
+
+    with pytest.raises(MufxError, match="MUF102: a region without gradients") as caught:
+        record_forward(normed, ((torch.randn(2, 4),), {}), training=True)
+
+    (found,) = caught.value.diagnostics
+    assert found.hint == "the region is torch's own: convert the model without SpectralNorm"
+
+
 def test_regions_without_a_gradient_to_cut_are_recorded() -> None:
     def body(m: Any, t: Tensor) -> Any:
         with torch.no_grad():

@@ -165,6 +165,44 @@ class Net(nn.Module):
     assert source.build().get_parameter("a.weight").shape == (8, 4)
 
 
+KEYS = (
+    NET.replace("width: int = 8", "cfg").replace("width", 'cfg["width"]')
+    + """
+class Part(nn.Linear):
+    def __init__(self, cfg):
+        super().__init__(cfg["width"], cfg["depth"])
+"""
+)
+VALUES = '{"width": 8, "depth": 2, "rate": 0.1}'
+
+
+@pytest.mark.parametrize("annotation", ["", ": dict", ": dict[str, int]"])
+def test_the_keys_of_a_dictionary_are_knobs(tmp_path: Path, annotation: str) -> None:
+    text = HEADER + f"CONFIG = {VALUES}" + KEYS.replace("self, cfg", f"self, cfg{annotation}")
+
+    source = load(written(tmp_path, text + INPUTS) + ":Part")
+
+    assert source.build(width=16, depth=3).get_parameter("weight").shape == (3, 16)
+    assert source.build(width=16).get_parameter("weight").shape == (2, 16)
+
+
+def test_the_keys_of_a_dictionary_that_is_not_in_the_file_are_required(tmp_path: Path) -> None:
+    path = written(tmp_path, HEADER + KEYS)
+
+    assert "--base width=64 --target width=256" in refused(lambda: load(f"{path}:Net"))[0].hint
+    assert load(f"{path}:Net", {"width": 8}, {"width": 32}, [parse_input("x:float32[2,4]")])
+
+
+def test_several_dictionaries_that_fit_are_told(tmp_path: Path) -> None:
+    text = HEADER + f"SMALL = {VALUES}\nLARGE = {VALUES}" + KEYS
+
+    (problem,) = refused(lambda: load(written(tmp_path, text) + ":Part"))
+
+    assert problem.code == "MUF005"
+    assert problem.message.startswith("SMALL, LARGE of the file have the keys that Part reads of")
+    assert problem.place is not None
+
+
 def test_a_transformers_class_is_built_from_its_configuration() -> None:
     sizes = {"n_layer": 1, "n_head": 2, "vocab_size": 50}
     tokens = [parse_input("input_ids:int64[2,8]<50")]
@@ -324,6 +362,34 @@ def test_missing_sizes_are_answered_with_the_knobs_and_a_command_that_works() ->
     inputs = "--input 'idx:int64[2,16]<97'"
     assert f"mufx convert {GPT} --base n_embd=64 --target n_embd=256 {inputs}" in problem.hint
     assert load(GPT, {"n_embd": 64}, {"n_embd": 256}, IDX).name == "GPT"
+
+
+FORWARD = "    def forward(self, x):\n        return self.b(self.a(x))\n"
+OPTIONAL = """    def forward(self, first, second, target=None):
+        return self.b(self.a(first["x"] + second["x"]))
+"""
+
+
+@pytest.mark.parametrize("sizes", [(), ({"width": 8}, {"width": 32})])
+def test_inputs_that_cannot_be_found_are_named_in_the_command(
+    tmp_path: Path, sizes: tuple[dict[str, int], ...]
+) -> None:
+    path = written(tmp_path, HEADER + NET.replace(FORWARD, OPTIONAL))
+
+    base, target = sizes or (None, None)
+    (problem,) = refused(lambda: load(path, base, target))
+
+    assert "--input 'first:DTYPE[SIZES]' --input 'second:DTYPE[SIZES]'" in problem.hint
+    assert "target" not in problem.hint.partition("--input")[2].partition("\n")[0]
+
+
+def test_an_input_that_may_be_left_out_is_told(tmp_path: Path) -> None:
+    path = written(tmp_path, HEADER + NET.replace("(self, x)", "(self, x, target=None)"))
+
+    (problem,) = refused(lambda: load(path, {"width": 8}, {"width": 32}))
+
+    assert "--input 'x:float32[2,4]'\n" in problem.hint
+    assert problem.hint.endswith("without an input of its own None is recorded for target")
 
 
 def test_the_command_keeps_what_was_given() -> None:

@@ -95,7 +95,8 @@ def signs(width: int) -> Tensor:
     matrix = torch.ones(1, 1)
     while len(matrix) < width:
         matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
-    return torch.cat([matrix[1:], matrix[-1:]]) * width**-0.5
+    balanced: Tensor = torch.cat([matrix[1:], matrix[-1:]])
+    return balanced / math.sqrt(width)
 
 
 class Mixed(nn.Module):

@@ -28,7 +28,8 @@ def show(report: AuditReport, console: Console) -> None:
         Text(
             f"{report.model}: {written(report.base)} -> {written(report.target)}, "
             f"{report.optimizer}{', groups as made' * report.live}"
-        )
+        ),
+        soft_wrap=True,  # the knobs are one long word, which would be cut
     )
     _show_roles(report.parameters, console)
     single = [f for f in report.findings if _is_single(f)]

@@ -76,7 +76,8 @@ def _one_weight(
         return Magnitude()
     joint, m = _multiplied(flow, others, contracted - set(labels))
     found = flow.moved(joint, m)
-    ways = {rank: site for rank, site in found.known_ways().items() if rank is not Rank.RESULT}
+    ways = dict(found.known_ways())
+    ways.pop(Rank.RESULT, None)  # the result of this node is what the weight makes of it
     return flow.contract(weight, slot, axes, others[0][0], replace(found, ways=ways or None))
 
 
