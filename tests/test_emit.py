@@ -244,7 +244,7 @@ def gpt(depth: int) -> str:
 
 
 def test_depth_adds_no_lines() -> None:
-    shallow, deep = gpt(4), gpt(16)
+    shallow, deep = gpt(4), gpt(48)
 
     assert len(deep.splitlines()) == len(shallow.splitlines())
 

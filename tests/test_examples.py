@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -129,18 +131,26 @@ def outputs(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
     return list(output) if isinstance(output, tuple) else [output]
 
 
-def at_base(name: str) -> tuple[nn.Module, nn.Module]:
-    """The example at base width, and what it is converted to there, after the same seed."""
+@cache
+def converted(name: str, *, wide: bool) -> mufx.Conversion:
+    """The example converted to its target, or to its base, where it stays itself."""
     example = load(name)
-    conversion = mufx.convert(
+    target = example.target if wide else example.base
+    return mufx.convert(
         lambda **k: build(example, name, k),
         example.example_inputs,
         base=example.base,
-        target=example.base,
-        vary=tuple(example.base),
+        target=target,
+        vary=() if wide else tuple(example.base),
     )
+
+
+def at_base(name: str) -> tuple[nn.Module, nn.Module]:
+    """The example at base width, and what it is converted to there, after the same seed."""
+    example = load(name)
     torch.manual_seed(0)
-    return build(example, name, example.base), conversion.module(device="cpu", seed=0)
+    original = build(example, name, example.base)
+    return original, converted(name, wide=False).module(device="cpu", seed=0)
 
 
 @pytest.mark.parametrize("name", ROOTS)
@@ -174,13 +184,7 @@ def test_a_converted_example_takes_other_lengths(name: str, size: int) -> None:
 
 @pytest.mark.parametrize("name", ROOTS)
 def test_at_target_width_a_converted_example_learns(name: str) -> None:
-    example = load(name)
-    conversion = mufx.convert(
-        lambda **k: build(example, name, k),
-        example.example_inputs,
-        base=example.base,
-        target=example.target,
-    )
+    example, conversion = load(name), converted(name, wide=True)
     model = conversion.module(device="cpu", seed=0)
     inputs = example.example_inputs(batch=4)
     optimizer = torch.optim.AdamW(mufx.param_groups(model, conversion.manifest, lr=3e-3))
@@ -188,6 +192,39 @@ def test_at_target_width_a_converted_example_learns(name: str) -> None:
     losses = trained_losses(model, optimizer, inputs)
 
     assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize("name", ROOTS)
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_converted_example_compiles_as_one_graph(name: str, wide: bool) -> None:
+    torch.compiler.reset()
+    model = converted(name, wide=wide).module(device="cpu", seed=0)
+    compiled = torch.compile(copy.deepcopy(model), fullgraph=True, backend="aot_eager")
+    inputs = load(name).example_inputs(batch=2)
+
+    expected, got = loss_of(model, inputs), loss_of(compiled, inputs)
+    torch.autograd.backward([expected, got])
+
+    torch.testing.assert_close(got, expected)
+    gradients = {n.removeprefix("_orig_mod."): p.grad for n, p in compiled.named_parameters()}
+    torch.testing.assert_close(gradients, {n: p.grad for n, p in model.named_parameters()})
+
+
+@pytest.mark.parametrize("name", ROOTS)
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_converted_example_is_the_example_in_bfloat16(name: str, autocast: bool) -> None:
+    original, model = at_base(name)
+    inputs = load(name).example_inputs(batch=2)
+    if not autocast:
+        original, model = original.bfloat16(), model.bfloat16()
+        inputs = tuple(t.bfloat16() if t.is_floating_point() else t for t in inputs)
+
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        expected = outputs(original, inputs)
+        got = outputs(model, inputs)
+
+    assert torch.bfloat16 in {t.dtype for t in got}
+    torch.testing.assert_close(got, expected, rtol=0, atol=0)
 
 
 EMITTED = """
