@@ -167,9 +167,9 @@ def test_a_multiplier_too_small_is_seen_at_its_layer() -> None:
 def test_an_attention_scale_too_small_is_seen_in_the_logits() -> None:
     """A single step: how large logits start says it."""
     case = CASES["gpt"]
-    settings = {"convert": written(r", scale=([0-9.]+)", halved), "seeds": 1, "steps": 1}
+    convert = written(r", scale=([0-9.]+)", halved)
 
-    found = case.check(Variant.MUP, **settings)
+    found = case.check(Variant.MUP, convert=convert, seeds=1, steps=1)
 
     logits = [f"h.{i}.attn:scaled_dot_product_attention#1/logits" for i in range(2)]
     assert [row.node for row in found.departures if row.starts_smaller] == logits

@@ -52,7 +52,8 @@ def checked(
     models, request = experiment.models, experiment.request
     skipped = _skipped(experiment)
     variants = [v for v in request.variants if v not in skipped]
-    done = _trained(experiment, variants, runs(digest(experiment)), progress)
+    kept = {width: runs(digest(experiment, width)) for width in models.widths}
+    done = _trained(experiment, variants, kept, progress)
     told = _predictions(experiment)
     rows = tuple(row for v, by_width in done.items() for row in _rows(v, by_width, told[v]))
     name, knob, synthetic = models.source.name, _knob(models.source), experiment.feed.data is None
@@ -60,14 +61,18 @@ def checked(
 
 
 def _trained(
-    experiment: Experiment, variants: Iterable[Variant], kept: Runs, progress: Progress
+    experiment: Experiment,
+    variants: Iterable[Variant],
+    kept: Mapping[int, Runs],
+    progress: Progress,
 ) -> Trained:
     done: dict[Variant, dict[int, tuple[Run, ...]]] = {}
     for variant in variants:
         done[variant] = {}
         for width in experiment.models.widths:
             for seed in range(experiment.request.seeds):
-                made = kept.get(variant, width, seed, partial(experiment, variant, width, seed))
+                make = partial(experiment, variant, width, seed)
+                made = kept[width].get(variant, width, seed, make)
                 progress(variant, width, seed, made)
                 done[variant][width] = (*done[variant].get(width, ()), made)
     return done

@@ -107,17 +107,19 @@ def planned(
     return Experiment(models, fed, request)
 
 
-def digest(experiment: Experiment) -> str:
-    """Of everything that makes runs comparable: the source, what was decided, data, settings."""
+def digest(experiment: Experiment, width: int) -> str:
+    """Of all that makes runs at one width comparable: source, what was decided, data, settings.
+
+    The other widths are not in it: one more leaves the runs at those that were there.
+    """
     models, request = (
         experiment.models,
         replace(experiment.request, widths=None, seeds=0, variants=()),
     )
-    texts = [models.conversion(k).files() for k in models.widths.values()]
+    decided = models.conversion(models.widths[width]).files()
     data = experiment.feed.data.digest if experiment.feed.data is not None else None
     parts = [models.source.digest, dict(models.source.base), asdict(request), data]
-    decided = [sorted(files.values()) for files in texts]
-    return sha256(json.dumps([parts, decided], default=repr).encode()).hexdigest()
+    return sha256(json.dumps([parts, sorted(decided.values())], default=repr).encode()).hexdigest()
 
 
 def device_of(name: str) -> torch.device:
@@ -126,12 +128,15 @@ def device_of(name: str) -> torch.device:
     Raises:
         MufxError: `MUF761`.
     """
+    hint = "write --device cpu or --device cuda"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as problem:
         what = f"--device {name}: {str(problem).splitlines()[0]}"
-        raise MufxError(error("MUF761", what, hint="write --device cpu or --device cuda")) from None
+        raise MufxError(error("MUF761", what, hint=hint)) from None
+    if device.type == "meta":
+        raise MufxError(error("MUF761", "--device meta holds no numbers to train", hint=hint))
     return device
 
 

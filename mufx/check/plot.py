@@ -12,9 +12,23 @@ from mufx.check.request import Variant
 from mufx.check.result import Checked, NodeRow
 from mufx.check.show import NAMES
 from mufx.check.slopes import Verdict
+from mufx.check.training import Run
 from mufx.diagnostics import MufxError, error
 
 FILES: Final = ("check.png", "check.svg")
+_NAMED: Final = 3
+"""The nodes of a panel that are named at the most."""
+_GAP: Final = 0.06
+"""Between two names, as a part of the height of the panel."""
+_LABEL: Final[dict[str, Any]] = {
+    "xytext": (-4, 2),
+    "textcoords": "offset points",
+    "ha": "right",
+    "va": "bottom",
+    "fontsize": 6,
+    "zorder": 5,
+    "bbox": {"fc": "white", "ec": "none", "alpha": 0.85, "pad": 0.6},
+}
 _STYLE: Final[dict[str, Any]] = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -47,12 +61,14 @@ def draw(found: Checked, folder: Path) -> None:
         panels = figure.subplots(1, len(found.runs), sharey=True, squeeze=False)
         for panel, variant in zip(cast("Any", panels)[0], found.runs, strict=True):
             _draw(panel, found, variant)
+        for panel, variant in zip(cast("Any", panels)[0], found.runs, strict=True):
+            _name(panel, found, variant)
         panels[0][0].set_ylabel("mean |change|")
         request = found.request
         caption = (
             f"{found.model}, {request.optimizer}, lr {request.lr:g}, {request.steps} steps, "
             f"mean of {request.seeds} seeds; one line a node, red where its slope exceeds +0.15, "
-            "thick where it departs, dotted where it falls by design"
+            "thick where it departs, dotted where it falls by design; the steepest are named"
         )
         figure.supxlabel(caption, fontsize=7.5, color="0.35")
         for name in FILES:
@@ -75,8 +91,29 @@ def _draw(panel: Any, found: Checked, variant: Variant) -> None:
     for row in found.of(variant):
         if row.change.value is None:
             continue
-        heights = [np.exp(np.mean([np.log(r.changes[row.node]) for r in runs[w]])) for w in runs]
+        heights = [_height(runs[w], row.node) for w in runs]
         panel.plot(list(runs), heights, marker="o", ms=2.5, **_line(row))
     panel.set(xscale="log", yscale="log", title=NAMES[variant], xlabel=found.knob)
     panel.set_xticks(list(runs), labels=[str(w) for w in runs])
     panel.minorticks_off()
+
+
+def _height(runs: tuple[Run, ...], node: str) -> float:
+    return float(np.exp(np.mean([np.log(run.changes[node]) for run in runs])))
+
+
+def _name(panel: Any, found: Checked, variant: Variant) -> None:
+    """Writes what grows most at its line, the steepest first; none over another."""
+    runs = found.runs[variant]
+    named = [r for r in found.of(variant) if r.verdict is Verdict.GROWS or r.departs]
+    steep = sorted(
+        ((r.change.value, r.node) for r in named if r.change.value is not None), reverse=True
+    )
+    low, high = np.log(panel.get_ylim())
+    taken: list[float] = []
+    for _, node in steep:
+        height = _height(runs[max(runs)], node)
+        apart = [abs(np.log(height / other)) for other in taken]
+        if len(taken) < _NAMED and min(apart, default=np.inf) > _GAP * (high - low):
+            taken.append(height)
+            panel.annotate(node, (max(runs), height), **_LABEL)

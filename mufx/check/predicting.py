@@ -72,24 +72,24 @@ class Prediction:
         of a sum of independent products; the size of others is not known as well. Rows that read
         out of a fused weight are smaller than its others: it is left out.
         """
-        walks = [self._walked(side, self._designed) for side in Side]
+        base, target = (self._walked(side, self._designed) for side in Side)
         named, design = list(_named(self.trace)), by_design(self.program, m)
         designs = {node.name: design.get(name, 0.0) for name, node in named}
         sizes: dict[str, float] = {}
         inputs: dict[str, float] = {}
+
+        def power(node: fx.Node) -> float:
+            return _exponent(base.size(node), target.size(node), m)
+
         for name, node in named:
-            if node.name in walks[0].logit_sizes:
-                logits = (walk.logit_sizes[node.name] for walk in walks)
-                sizes[f"{name}/{LOGITS}"] = _exponent(*logits, m)
-            elif self._multiplies(walks[0], node):
-                given = [n for n in walks[0].operands(node) if _is_activation(walks[0], n)]
-                sizes[name] = _exponent(*(walk.size(node) for walk in walks), m)
+            if node.name in base.logit_sizes:
+                small, large = base.logit_sizes[node.name], target.logit_sizes[node.name]
+                sizes[f"{name}/{LOGITS}"] = _exponent(small, large, m)
+            elif self._multiplies(base, node):
+                given = [n for n in base.operands(node) if _is_activation(base, n)]
+                sizes[name] = power(node)
                 inputs[name] = min(
-                    (
-                        _exponent(*(walk.size(n) for walk in walks), m) - designs.get(n.name, 0.0)
-                        for n in given
-                    ),
-                    default=0.0,
+                    (power(n) - designs.get(n.name, 0.0) for n in given), default=0.0
                 )
         return sizes, inputs
 

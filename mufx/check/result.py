@@ -181,6 +181,27 @@ class Checked:
         """The number of μP nodes of which something can be said."""
         return sum(row.judged for row in self.rows)
 
+    @property
+    def has_first_step(self) -> bool:
+        """Whether every finished run measured a small first step."""
+        finished = (r for made in self.runs.values() for runs in made.values() for r in runs)
+        return all(run.first or run.diverged is not None for run in finished)
+
+    @property
+    def missing(self) -> Mapping[Variant, tuple[str, ...]]:
+        """The nodes that some finished runs have and others have not: of these nothing is known.
+
+        A branch that depends on the data, or an expert that no token was sent to.
+        """
+        found: dict[Variant, tuple[str, ...]] = {}
+        for variant, by_width in self.runs.items():
+            runs = [run for made in by_width.values() for run in made if run.diverged is None]
+            seen = dict.fromkeys(n for r in runs for n in (*r.starts, *r.sizes))
+            lost = tuple(n for n in seen if not all(n in r.changes for r in runs))
+            if lost:
+                found[variant] = lost
+        return found
+
     def largest(self, variant: Variant) -> float:
         """The largest slope of a change, less what it has by design.
 
@@ -211,6 +232,7 @@ class Checked:
             "passes": self.passes,
             "judged": self.judged,
             "skipped": {v.value: why for v, why in self.skipped.items()},
+            "missing": {v.value: list(nodes) for v, nodes in self.missing.items()},
             "diverged": [
                 {"variant": v.value, "width": w, "seed": s, "step": step}
                 for v, w, s, step in self.diverged

@@ -22,6 +22,10 @@ FIRST_STEP: Final = (
     "The change over all steps is measured, not that of the first: a readout of zeros passes no "
     "gradient back in step 1, and attention logits only move once the values after them have."
 )
+NO_FIRST_STEP: Final = (
+    "Step 1 was not measured, for the model computes in a precision of its own: whether a "
+    "parameter can learn as much in a wider model was not judged."
+)
 _STYLES: Final[Mapping[Verdict, str]] = {
     Verdict.GROWS: "red",
     Verdict.DIVERGED: "red",
@@ -59,6 +63,12 @@ def conclusions(found: Checked) -> list[str]:
     lines = [FIRST_STEP]
     lines += _left_out(found, Verdict.STILL, "did not move at all at some width")
     lines += _left_out(found, Verdict.CONSTANT, "never changes")
+    lines += [
+        f"{NAMES[v]}: left out, not in every run ({len(nodes)}): {', '.join(nodes)}"
+        for v, nodes in found.missing.items()
+    ]
+    if not found.has_first_step:
+        lines.append(NO_FIRST_STEP)
     lines += [f"{NAMES[v]}: left out: {why}" for v, why in found.skipped.items()]
     lines += [
         f"{NAMES[v]} diverged at {found.knob}={w}, seed {s}, in step {step}"

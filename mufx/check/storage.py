@@ -16,7 +16,7 @@ FILE: Final = "runs.jsonl"
 
 @dataclass
 class Runs:
-    """The runs of one check, by variant, width and seed.
+    """The runs of one check that are comparable, by variant, width and seed.
 
     Attributes:
         file: Where each is appended when it ends; None keeps them in memory only.
