@@ -5,7 +5,7 @@ Their sizes are not derived but computed, for real, at base and at target width.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import fx
 
 from mufx.align import Trace
 from mufx.construction import Construction, is_random, run_nodes
+from mufx.diagnostics import Diagnostic, error, raise_errors
 from mufx.magnitudes import Magnitude, Rank, Site, SiteKind
 from mufx.recording import Recording
 from mufx.rules.table import operation
@@ -29,7 +30,12 @@ class Constants:
     """Finds the constant nodes of a trace, and computes their magnitudes on demand."""
 
     def __init__(self, trace: Trace, base: Construction, target: Construction) -> None:
-        """`base` and `target` give the values of buffers."""
+        """`base` and `target` give the values of buffers.
+
+        Raises:
+            MufxError: `MUF103` for tensors that the model holds and does not register.
+        """
+        raise_errors(_unregistered(trace, target))
         self.trace = trace
         self.base, self.target = base, target
         parameters = {n for n, _ in target.model.named_parameters(remove_duplicate=False)}
@@ -70,6 +76,20 @@ class Constants:
             if name == source.name and operation(source) in ("tensor", "full", "scalar_tensor"):
                 return Site(SiteKind.NUMBER, name, slot)
         return Site(SiteKind.RESULT, node.name)
+
+
+def _unregistered(trace: Trace, target: Construction) -> Iterator[Diagnostic]:
+    """The tensor attributes that are neither parameters nor buffers: no size knows their values."""
+    for node in trace.graph.nodes:
+        if node.op == "get_attr" and node.target not in target.tensors:
+            yield error(
+                "MUF103",
+                f"the tensor {node.target} is an attribute of its module, and neither a parameter "
+                "nor a buffer",
+                hint="register it where it is made: self.register_buffer("
+                f'"{str(node.target).rpartition(".")[2]}", tensor, persistent=False)',
+                place=trace.recording.origins[node.name].place,
+            )
 
 
 def _constant_nodes(graph: fx.Graph, parameters: set[str]) -> frozenset[str]:

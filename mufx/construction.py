@@ -25,7 +25,7 @@ from torch import fx, nn
 from torch.nn import init
 from torch.utils._device import _device_constructors
 
-from mufx.diagnostics import MufxError, error
+from mufx.diagnostics import Diagnostic, MufxError, Place, error
 from mufx.recorder import Recorder, place_of
 from mufx.recording import InputDevice, Origin, Size, TensorValue
 from mufx.undrawn import fills
@@ -170,7 +170,7 @@ class _Construction(Recorder):
             with self:
                 return spelled(**kwargs)
         if func in _LEAVES_THE_GRAPH and args[0].is_meta:
-            return func(self._evaluate(args[0]), *args[1:], **kwargs)
+            return func(self._evaluate(args[0], func), *args[1:], **kwargs)
         return super().__torch_function__(func, types, args, kwargs)
 
     def perform(
@@ -243,21 +243,29 @@ class _Construction(Recorder):
     def size(self, number: torch.SymInt | torch.SymFloat | torch.SymBool) -> Size:
         raise AssertionError("a constructor has no free sizes")
 
-    def _evaluate(self, tensor: torch.Tensor) -> torch.Tensor:
+    def _evaluate(self, tensor: torch.Tensor, read: Callable[..., object]) -> torch.Tensor:
         """A small tensor's real value, for a constructor that turns it into Python numbers."""
         node = self.node_of(tensor)
         needed = _Uses(self.graph.nodes, self.storages).slice(node)
         if any(is_random(n) for n in needed):
-            raise MufxError(
-                error(
-                    "MUF109",
-                    "the constructor takes a decision from a random draw",
-                    hint="draw it with Python's random module, or pass it in as an argument",
-                    place=self.origin().place,
-                )
-            )
+            raise MufxError(_random_value(read, self.origin().place))
         value: torch.Tensor = run_nodes(needed, self.constants, "cpu")[node]
         return value
+
+
+def _random_value(read: Callable[..., object], place: Place) -> Diagnostic:
+    """A draw that leaves torch, where the tape ends: another seed would be another model."""
+    if read in _DECIDES:
+        message = "the constructor takes a decision from a random draw"
+        hint = "draw it with Python's random module, or pass it in as an argument"
+    else:
+        kind = "a numpy array" if read in _AS_ARRAY else "a Python number"
+        message = (
+            f"the constructor turns a random draw into {kind}, by {read.__name__.strip('_')}(), "
+            "and what it makes of that cannot be recorded"
+        )
+        hint = "keep it a tensor, and compute with torch's functions"
+    return error("MUF109", message, hint=hint, place=place)
 
 
 class _Uses:
@@ -510,16 +518,15 @@ def _transformers_initialise() -> Generator[None]:
         setattr(modeling, name, original)
 
 
-_LEAVES_THE_GRAPH = frozenset(
+_DECIDES = frozenset({torch.Tensor.__bool__, torch.Tensor.__contains__})
+_AS_ARRAY = frozenset({torch.Tensor.numpy, torch.Tensor.__array__})
+_AS_NUMBER = frozenset(
     {
         torch.Tensor.item,
         torch.Tensor.tolist,
-        torch.Tensor.numpy,
-        torch.Tensor.__bool__,
         torch.Tensor.__float__,
         torch.Tensor.__int__,
         torch.Tensor.__index__,
-        torch.Tensor.__array__,
-        torch.Tensor.__contains__,
     }
 )
+_LEAVES_THE_GRAPH = _DECIDES | _AS_ARRAY | _AS_NUMBER

@@ -9,15 +9,17 @@ import ast
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
 from torch import nn
 
-from mufx.adapters import ModelInputs, adapted
+from mufx.adapters import adapted, example_inputs
 from mufx.diagnostics import Diagnostic, MufxError, Place, error
 from mufx.factory import Factory, factory_of
+from mufx.inputs import MakeInputs
 from mufx.knobs import did_you_mean
 from mufx.loading import import_file, import_module
 
@@ -26,13 +28,13 @@ from mufx.loading import import_file, import_module
 class Found:
     """What a specification names: how to build it, and the module and file it is in.
 
-    `inputs` are example inputs that its adapter makes.
+    `inputs` are the example inputs that its adapter makes of knobs.
     """
 
     factory: Factory
     module: ModuleType
     file: Path
-    inputs: ModelInputs | None = None
+    inputs: Callable[[Mapping[str, object]], MakeInputs] | None = None
 
 
 def find(spec: str) -> Found:
@@ -46,7 +48,8 @@ def find(spec: str) -> Found:
     foreign = adapted(spec)
     if foreign is not None:
         file = Path(str(foreign.module.__file__))
-        return Found(foreign.factory, foreign.module, file, foreign.inputs)
+        inputs = partial(example_inputs, spec, foreign)
+        return Found(foreign.factory, foreign.module, file, inputs)
     path, attribute = _split(spec)
     if path.endswith(".py"):
         module = import_file(Path(path))

@@ -46,6 +46,19 @@ def written(knobs: Knobs) -> str:
     return ",".join(f"{k}={v if isinstance(v, str) else repr(v)}" for k, v in knobs.items())
 
 
+def differing(knobs: Knobs, other: Knobs) -> Knobs:
+    """The knobs that have another value at the other size; of a configuration, such fields."""
+    found: dict[str, object] = {}
+    for name, value in knobs.items():
+        against = other.get(name)
+        if value == against:
+            continue
+        if isinstance(value, Mapping) and isinstance(against, Mapping):
+            value = dict(differing(typing.cast("Knobs", value), typing.cast("Knobs", against)))
+        found[name] = value
+    return found
+
+
 def command(spec: str, base: Knobs, target: Knobs, inputs: Sequence[str] = ()) -> str:
     """A `mufx convert` command line."""
     words = ["mufx", "convert", spec, "--base", written(base), "--target", written(target)]

@@ -10,7 +10,6 @@ import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TypeGuard, cast
 
 from torch import Tensor, nn
@@ -108,15 +107,18 @@ def load(
     base = base if base is not None else _sizes(names, "base", found)
     target = target if target is not None else _sizes(names, "target", found)
     given = inputs if inputs is not None else names.get("example_inputs")
+    adapted = None
     if given is None and found.inputs is not None and base is not None:
-        given = partial(found.inputs, dict(base))
+        adapted = found.inputs(base)
     if base is None or target is None:
-        lines = _lines(given)
+        lines = _lines(given if given is not None else adapted)
         raise MufxError(*no_sizes(found.factory, spec, base, target, lines))
     raise_errors(check_knobs(found.factory, base, target, vary))
     request = _Request(found.factory, spec, base, target, tuple(vary))
     digest = hashlib.sha256(found.file.read_bytes()).hexdigest()
-    if given is None or _is_specs(given):
+    if given is None:
+        return _checked(request, adapted, digest)
+    if _is_specs(given):
         return _checked(request, given, digest)
     return _checked(request, from_values(given, Place(str(found.file), 1)), digest)
 

@@ -236,8 +236,8 @@ def _mixed(name: str, axis: Axis, use: Use) -> Diagnostic:
     return warning(
         "MUF206",
         f"an axis of {name} is {axis.base}, {axis.target} and {axis.along} at base, target "
-        "and further along: a part of it grows and another does not, and both get the "
-        f"same scales, those of x {axis.m:.4g}",
-        hint="use a weight of its own for each part",
+        "and further along: a part of it grows and another does not, or the model rounds it; "
+        f"all of it gets the same scales, those of x {axis.m:.4g}",
+        hint="use a weight of its own for each part, or sizes at which the model rounds nothing",
         place=use.place,
     )

@@ -351,6 +351,44 @@ def test_a_rescaled_tied_embedding() -> None:
     assert "do not rescale it as a readout" in report.findings[0].hint
 
 
+class Tied(nn.Module):
+    """A table that reads out as well, with a bias."""
+
+    def __init__(self, width: int, std: float) -> None:
+        super().__init__()
+        self.table = nn.Embedding(10, width)
+        self.norm = nn.LayerNorm(width)
+        self.last = nn.Linear(width, 10)
+        self.last.weight = self.table.weight
+        nn.init.normal_(self.table.weight, std=0.02)
+        nn.init.normal_(self.last.bias, std=std)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        out: Tensor = self.last(self.norm(self.table(tokens)))
+        return out
+
+
+@pytest.mark.parametrize("std", [0.0, 0.1])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_the_factor_of_a_tied_readout_belongs_to_its_weight(std: float, optimizer: str) -> None:
+    def build(width: int) -> nn.Module:
+        return Tied(width, std)
+
+    report = mufx.audit(build, GPT.example_inputs, *SIZES, optimizer=optimizer)
+    (finding,) = [f for f in report.findings if f.code == "MUF612"]
+    assert (finding.parameter, finding.role) == ("table.weight", "input")
+    assert (finding.expected, finding.found, finding.where) == (0.25, 1.0, "readout")
+    assert "what table.weight makes" in finding.hint
+    assert finding.place is not None
+    assert finding.place.module == "last"
+
+
+def test_a_factor_that_only_a_bias_lacks_belongs_to_the_bias() -> None:
+    init, lr = table3("net")
+    report = audited("net", {**init, "last.bias": 1.0}, {**lr, "last.bias": 1.0})
+    assert ("multiplier", "last.bias", 0.25, 1.0) in deviations(report)
+
+
 def test_inactive() -> None:
     def optimizer(model: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.AdamW(model.parameters(), weight_decay=0.0)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 from typer.testing import CliRunner, Result
 
 import mufx
 from mufx import cli
-from mufx.diagnostics import MufxError
+from mufx.auditing.records import AuditReport, Finding, Quantity
+from mufx.auditing.show import show
+from mufx.diagnostics import Diagnostic, MufxError, Place, Severity, warning
 from mufx.loading import import_file
 
 ROOT = Path(__file__).parent.parent
@@ -53,6 +57,88 @@ def test_groups_that_are_all_equal(golden: Golden) -> None:
     result = ran(GPT, "--optimizer", "plain")
     assert result.exit_code == 1
     golden("audit/inactive.txt", result.stdout)
+
+
+def printed(report: AuditReport) -> str:
+    file = StringIO()
+    show(report, Console(file=file, width=100))
+    return file.getvalue()
+
+
+def test_the_head_has_the_knobs_that_differ() -> None:
+    base = {"width": 16, "depth": 2, "vision": {"width": 8, "depth": 2}}
+    target = {"width": 64, "depth": 2, "vision": {"width": 16, "depth": 2}}
+    head, *_ = printed(AuditReport("Net", "adamw", base, target, False, {}, ())).splitlines()
+    assert head == "Net: width=16,vision={'width': 8} -> width=64,vision={'width': 16}, adamw"
+
+
+NAME = "encoder.layer.attention.projection.query_and_key_and_value.weight"
+
+
+def deviation(quantity: Quantity) -> Finding:
+    place = Place(str(ROOT / "a/rather/long/folder/of/some/package/net.py"), 7)
+    numbers = (1 / 6, 1.0, 1.0, 1.0, 6.0)
+    return Finding(
+        "MUF611", Severity.ERROR, quantity, NAME, "hidden", *numbers, "activation", place, "", ""
+    )
+
+
+@pytest.mark.parametrize(
+    ("columns", "lines"),
+    [
+        (1, [NAME, "hidden, a/rather/long/folder/of/some/package/net.py:7"]),
+        (
+            4,
+            [
+                "encoder.layer.attention.projection.",
+                "query_and_key_and_value.weight",
+                "hidden",
+                "long/folder/of/some/package/net.py:7",
+            ],
+        ),
+    ],
+)
+def test_a_long_name_breaks_after_a_dot(columns: int, lines: list[str]) -> None:
+    findings = tuple(map(deviation, list(Quantity)[:columns]))
+    report = AuditReport("Net", "adamw", {"d": 1}, {"d": 2}, False, {}, findings)
+
+    table = [line.strip() for line in printed(report).splitlines()]
+
+    first = next(i for i, line in enumerate(table) if line.startswith("encoder"))
+    shown = [line.split("   ")[0] for line in table[first : first + len(lines)]]
+    assert shown == lines
+
+
+def test_long_knobs_break_between_knobs() -> None:
+    names = [f"a_knob_with_a_long_name_{i}" for i in range(5)]
+    base, target = dict.fromkeys(names, 64), dict.fromkeys(names, 256)
+    report = AuditReport("Net", "adamw", base, target, False, {}, ())
+
+    head = printed(report).partition("\n \n")[0].split("role")[0]
+
+    words = [w.strip(",") for line in head.splitlines() for w in line.split()]
+    assert [w for w in words if "=" in w] == [f"{n}={v}" for v in (64, 256) for n in names]
+
+
+def part(layer: int, line: int = 7) -> Diagnostic:
+    place = Place("net.py", line, f"h.{layer}.attn", "Attention")
+    message = f"an axis of h.{layer}.qkv.weight grows in part"
+    return warning("MUF206", message, hint="split it", place=place)
+
+
+def test_a_warning_of_many_layers_is_printed_once() -> None:
+    several = (part(0), part(1), part(2), part(0, line=9))
+    report = AuditReport("Net", "adamw", {"d": 1}, {"d": 2}, False, {}, (), diagnostics=several)
+
+    assert printed(report).splitlines()[-7:] == [
+        "net.py:7: warning MUF206: an axis of h.*.qkv.weight grows in part (3 times)",
+        "  in module: h.*.attn (Attention)",
+        "  hint: split it",
+        "net.py:9: warning MUF206: an axis of h.0.qkv.weight grows in part",
+        "  in module: h.0.attn (Attention)",
+        "  hint: split it",
+        "clean: 4 warnings of the analysis",
+    ]
 
 
 def test_json() -> None:

@@ -11,6 +11,8 @@ import torch
 import transformers as hf
 from torch import nn
 
+import mufx
+from mufx.classes import plan_instance
 from mufx.construction import record_construction
 from mufx.diagnostics import MufxError
 
@@ -178,6 +180,25 @@ class Undecided(nn.Module):
         self.layer = nn.Linear(2, 2) if torch.rand(()) > 0.5 else nn.Linear(2, 3)
 
 
+class Normalised(nn.Module):
+    """A weight divided by its norm, as a Python number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+        norm = self.layer.weight.norm().item()
+        nn.init.constant_(self.layer.weight, norm)
+
+
+class Doubled(nn.Module):
+    """A weight that numpy has doubled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+        self.layer.weight.data = torch.from_numpy(self.layer.weight.detach().numpy() * 2)
+
+
 class Broken(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -192,3 +213,71 @@ def test_refusals_name_the_line_of_the_constructor(build: Build, code: str) -> N
     assert diagnostic.code == code
     assert diagnostic.place is not None
     assert diagnostic.place.file == __file__
+
+
+@pytest.mark.parametrize(
+    ("build", "message", "hint"),
+    [
+        (Undecided, "takes a decision from a random draw", "Python's random module"),
+        (Normalised, "into a Python number, by item()", "keep it a tensor"),
+        (Doubled, "into a numpy array, by numpy()", "keep it a tensor"),
+    ],
+)
+def test_a_draw_that_leaves_torch_is_refused_for_what_takes_it(
+    build: Build, message: str, hint: str
+) -> None:
+    with pytest.raises(MufxError) as raised:
+        record_construction(build)
+    (diagnostic,) = raised.value.diagnostics
+    assert message in diagnostic.message
+    assert hint in diagnostic.hint
+    assert diagnostic.place is not None
+    assert diagnostic.place.file == __file__
+
+
+# -- tensors that the constructor does not register ---------------------------------------------
+
+
+class Unregistered(nn.Module):
+    """A table and a list of indices, as plain attributes."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(6, width)
+        self.table = torch.arange(1.0, width + 1)
+        self.rows = torch.arange(2)
+        self.last = nn.Linear(width, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.last(self.first(x[self.rows]) + self.table.detach())
+        return out
+
+
+def convert_sizes(inputs: tuple[torch.Tensor]) -> object:
+    return mufx.convert(Unregistered, inputs, {"width": 16}, {"width": 64})
+
+
+def audit_sizes(inputs: tuple[torch.Tensor]) -> object:
+    return mufx.audit(Unregistered, inputs, {"width": 16}, {"width": 64})
+
+
+def plan_one(inputs: tuple[torch.Tensor]) -> object:
+    return plan_instance(Unregistered(64), inputs, {"first.weight:0": 4})
+
+
+@pytest.mark.parametrize("command", [convert_sizes, audit_sizes, plan_one])
+def test_a_tensor_that_is_not_registered_is_refused(
+    command: Callable[[tuple[torch.Tensor]], object],
+) -> None:
+    with pytest.raises(MufxError) as raised:
+        command((torch.zeros(2, 6),))
+    found = {d.hint.partition(": ")[2]: d for d in raised.value.diagnostics}
+    assert set(found) == {
+        'self.register_buffer("rows", tensor, persistent=False)',
+        'self.register_buffer("table", tensor, persistent=False)',
+    }
+    for diagnostic in found.values():
+        assert diagnostic.code == "MUF103"
+        assert diagnostic.place is not None
+        assert diagnostic.place.file == __file__
+        assert diagnostic.place.cls == "Unregistered"

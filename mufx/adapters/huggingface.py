@@ -29,6 +29,13 @@ _TASKS = (
 )  # fmt: skip
 
 
+_COMMON = (
+    "num_labels", "pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id",
+    "output_attentions", "attn_implementation",
+)  # fmt: skip
+"""Fields that every configuration takes, whether it lists them or not."""
+
+
 def adapt(rest: str) -> Adapted:
     """The model of `llama` or `llama:LlamaForCausalLM`.
 
@@ -113,7 +120,7 @@ def _no_class(transformers: Any, kind: str, name: str) -> Diagnostic:
 def _factory(model: type[nn.Module], configuration: type) -> Factory:
     """How to build the model from the fields of its configuration, and their other names."""
     made = factory_of(configuration)
-    unlisted = [Knob(name, default=None) for name in ("num_labels", *_read(model))]
+    unlisted = [Knob(name, default=None) for name in (*_COMMON, *_read(model))]
     others = [*_aliases(configuration, made.knobs), *unlisted]
     known = {knob.name for knob in made.knobs}
 

@@ -54,7 +54,8 @@ def _tokens(config: Any, batch: int, generator: torch.Generator) -> Tensor:
     text = _part(config, "text_config")
     size = int(_first(text, "vocab_size", default=100))
     longest = int(_first(text, "max_position_embeddings", "n_positions", default=_TOKENS))
-    return torch.randint(size, (batch, min(_TOKENS, longest)), generator=generator)
+    length = min(_TOKENS, longest) if longest > 0 else _TOKENS  # -1: any length
+    return torch.randint(size, (batch, length), generator=generator)
 
 
 def _image(config: Any, batch: int, generator: torch.Generator) -> Tensor:

@@ -100,6 +100,7 @@ class Fit(Correct):
         self._at: dict[str, list[str]] = {}
         self._ratio: dict[str, float] = {}
         self._along: dict[str, list[str]] = {}
+        self._contracted: dict[str, list[str]] = {}
         self._wrong, self._wanted = Magnitude(), 1.0
         self._asking: str | None = None
         self._nodes = {node.name: node for node in trace.graph.nodes}
@@ -114,6 +115,7 @@ class Fit(Correct):
 
     def _visit(self, node: fx.Node) -> Value:
         self._along.pop(node.name, None)
+        self._contracted.pop(node.name, None)
         self._ratio.pop(node.name, None)
         self._at.pop(node.name, None)
         self._asking = None
@@ -175,9 +177,16 @@ class Fit(Correct):
     def _behind(self) -> str | None:
         """The parameter that asks for another size, or the only one that made this one."""
         made = self._wrong.known_ways().get(Rank.RESULT, {})
-        names = {n for site in made for n in self._at.get(site.node, ())}
+        names = {n for site in made for n in self._makers(site.node)}
         shifted = {n for n in names if not same(self.theta[n], 1.0)} or names
         return self._asking or (shifted.pop() if len(made) == len(shifted) == 1 else None)
+
+    def _makers(self, node: str) -> set[str]:
+        """The parameters that gave a node's result its size: a bias follows the weight."""
+        here, weights = set(self._at.get(node, ())), set(self._contracted.get(node, ()))
+        if node == self.node.name and not same(self._wrong.ratio, self._ratio.get(node, 1.0)):
+            return here - weights  # the sum with the bias is under way, and the bias is wrong
+        return weights or here - set(self._along.get(node, ()))
 
     def _where(self) -> str:
         made = {site.node for site in self._wrong.known_ways().get(Rank.RESULT, {})}
@@ -208,6 +217,7 @@ class Fit(Correct):
         here.extend(use.parameter for use in uses if use.parameter not in here)
         if uses[0].kind == "contraction":  # its operand may be a learned table, noted before
             self._ratio[self.node.name] = made
+            self._contracted[self.node.name] = [use.parameter for use in uses]
         self._ratio.setdefault(self.node.name, made)
         own = Magnitude(1.0, {Rank.RESULT: {Site(SiteKind.RESULT, self.node.name): 1.0}})
         ways = multiplied(own, x, Magnitude(weight.ratio, weight.ways)).known_ways()

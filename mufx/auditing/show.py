@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mufx.auditing.records import AuditReport, Finding, Multiplier, Parameter, Quantity
-from mufx.diagnostics import Place, Severity
-from mufx.knobs import written
+from mufx.diagnostics import Diagnostic, Place, Severity
+from mufx.knobs import differing, written
 from mufx.report import relative
 
 if TYPE_CHECKING:
@@ -24,13 +24,7 @@ def show(report: AuditReport, console: Console) -> None:
     """Prints the roles, the findings, the multipliers, and the verdict."""
     from rich.text import Text
 
-    console.print(
-        Text(
-            f"{report.model}: {written(report.base)} -> {written(report.target)}, "
-            f"{report.optimizer}{', groups as made' * report.live}"
-        ),
-        soft_wrap=True,  # the knobs are one long word, which would be cut
-    )
+    console.print(Text(_header(report, console.width)), soft_wrap=True)
     _show_roles(report.parameters, console)
     single = [f for f in report.findings if _is_single(f)]
     rows = [f for f in report.findings if not _is_single(f)]
@@ -40,7 +34,7 @@ def show(report: AuditReport, console: Console) -> None:
         _show_rows(rows, console)
     if report.multipliers:
         _show_multipliers(report.multipliers, console)
-    for diagnostic in report.diagnostics:
+    for diagnostic in folded(report.diagnostics):
         console.print(Text(str(diagnostic)))
     if report.sizes:
         sizes = ", ".join(f"{where} x {ratio:.4g}" for where, ratio in report.sizes.items())
@@ -48,11 +42,49 @@ def show(report: AuditReport, console: Console) -> None:
     console.print(Text(verdict(report)))
 
 
+def _header(report: AuditReport, width: int) -> str:
+    """The model and the knobs that make it wider, with blanks to break at where it is long."""
+    base, target = (
+        written(differing(here, there))
+        for here, there in ((report.base, report.target), (report.target, report.base))
+    )
+    trained = f"{report.optimizer}{', groups as made' * report.live}"
+    line = f"{report.model}: {base} -> {target}, {trained}"
+    return line if len(line) <= width else re.sub(r",(?! )", ", ", line)
+
+
 def verdict(report: AuditReport) -> str:
-    """One line: what was found."""
-    counts = [(s, sum(f.severity is s for f in report.findings)) for s in _STYLES]
-    found = ", ".join(f"{n} {s}{'s' * (n > 1)}" for s, n in counts if n)
+    """One line: what was found, and what the analysis warns of beside that."""
+    parts = [_counted(f.severity for f in report.findings)]
+    beside = _counted(d.severity for d in report.diagnostics)
+    if beside:
+        parts.append(f"{beside} of the analysis")
+    found = "; ".join(part for part in parts if part)
     return f"{'clean' if report.ok else 'not μP'}{': ' * bool(found)}{found}"
+
+
+def _counted(severities: Iterable[Severity]) -> str:
+    counts = Counter(severities)
+    return ", ".join(f"{counts[s]} {s}{'s' * (counts[s] > 1)}" for s in _STYLES if counts[s])
+
+
+def folded(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
+    """What is said of many layers at one line of the source, once, with how often."""
+    alike: dict[object, list[Diagnostic]] = {}
+    for diagnostic in diagnostics:
+        line = (diagnostic.place.file, diagnostic.place.line) if diagnostic.place else None
+        likeness = (diagnostic.code, _pattern(diagnostic.message), diagnostic.hint, line)
+        alike.setdefault(likeness, []).append(diagnostic)
+    return [_once(group) for group in alike.values()]
+
+
+def _once(group: list[Diagnostic]) -> Diagnostic:
+    first = group[0]
+    if len(group) == 1:
+        return first
+    place = first.place and replace(first.place, module=_pattern(first.place.module))
+    message = f"{_pattern(first.message)} ({len(group)} times)"
+    return replace(first, message=message, place=place)
 
 
 def _is_single(finding: Finding) -> bool:
@@ -92,16 +124,18 @@ class Row:
     times: int
     findings: tuple[Finding, ...]
 
-    @property
-    def head(self) -> str:
-        """What it is, and under it how often, which role and where it is used."""
+    def head(self, width: int) -> str:
+        """What it is, and under it how often, which role and where it is used.
+
+        A name that is longer than `width` goes on in the next line, after a dot.
+        """
         first = self.findings[0]
-        place = [_short(first.place)] if first.place is not None else []
+        place = [_short(first.place, width - 2)] if first.place is not None else []
         role = [first.role] if first.role else []
         often = [f"{self.times} times"] if self.times > 1 else []
         line = ", ".join([*often, *role, *place])
-        lines = [line] if len(line) <= _COLUMN + 6 else [", ".join([*often, *role]), *place]
-        return "\n  ".join([self.name, *lines])
+        lines = [line] if len(line) <= width - 2 else [", ".join([*often, *role]), *place]
+        return "\n  ".join([*_broken(self.name, width), *lines])
 
     def cell(self, quantity: Quantity) -> str:
         """`found -> right` of one quantity, target over base."""
@@ -132,15 +166,22 @@ def _row(groups: list[list[Finding]]) -> Row:
     return Row(_pattern(name) if len(groups) > 1 else name, len(groups), tuple(groups[0]))
 
 
-def _short(place: Place) -> str:
+def _broken(name: str, width: int) -> list[str]:
+    """A dotted name in lines of at most `width`, two columns less from the second one on."""
+    lines = [""]
+    for part in re.findall(r"[^.]+\.?", name):
+        if lines[-1] and len(lines[-1]) + len(part) > width - 2 * (len(lines) > 1):
+            lines.append("")
+        lines[-1] += part
+    return lines
+
+
+def _short(place: Place, width: int = 40) -> str:
     """The place with as many of its folders as fit into a column."""
     shown = str(place.portable())
-    while len(shown) > _COLUMN and "/" in shown:
+    while len(shown) > width and "/" in shown:
         shown = shown.partition("/")[2]
     return shown
-
-
-_COLUMN = 40
 
 
 def _name(finding: Finding) -> str:
@@ -163,9 +204,11 @@ def _show_rows(findings: Sequence[Finding], console: Console) -> None:
     for quantity in shown:
         table.add_column(quantity.value, justify="right", no_wrap=True)
     remarks: dict[str, None] = {}
-    for row in rows_of(findings):
+    rows = rows_of(findings)
+    width = console.width - sum(_column(quantity, rows) for quantity in shown) - 2
+    for row in rows:
         worst = min(row.findings, key=lambda f: list(_STYLES).index(f.severity))
-        head = Text(row.head, style=_STYLES[worst.severity])
+        head = Text(row.head(width), style=_STYLES[worst.severity])
         table.add_row(head, *(row.cell(quantity) for quantity in shown))
         for finding in row.findings:
             _, _, remark = finding.hint.partition("; ")
@@ -174,6 +217,11 @@ def _show_rows(findings: Sequence[Finding], console: Console) -> None:
     console.print(table)
     for remark in remarks:
         console.print(Text(remark))
+
+
+def _column(quantity: Quantity, rows: Sequence[Row]) -> int:
+    """The width of a column of numbers, with the space before it."""
+    return 3 + max(len(quantity.value), *(len(row.cell(quantity)) for row in rows))
 
 
 def _show_multipliers(multipliers: Sequence[Multiplier], console: Console) -> None:

@@ -5,15 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from torch import nn
 
+from mufx.adapters import adapted, example_inputs
 from mufx.building import build
 from mufx.construction import record_construction
-from mufx.diagnostics import MufxError, Place, error
+from mufx.diagnostics import MufxError, Place, error, raise_errors
 from mufx.discovery import find
 from mufx.factory import Factory
-from mufx.inputs import Inputs, InputSpec, from_specs, from_values, signature_of
+from mufx.inputs import (
+    Inputs,
+    InputSpec,
+    MakeInputs,
+    from_specs,
+    from_values,
+    signature_of,
+)
+from mufx.knobs import check_values
 from mufx.loading import import_file, import_module
 from mufx.source import BATCH
 
@@ -36,34 +46,52 @@ def load(
     """The instance that a specification names; importing executes the user's file.
 
     `model.py:net` may be an `nn.Module`. Anything else is built on `meta`, with `knobs`, with
-    the file's `target`, or as its constructor has it; buffers get their values.
+    the file's `target`, or as its constructor has it; buffers get their values. A model of a
+    scheme, as `hf:llama`, is built with `knobs`, or as its configuration has it.
 
     Raises:
         MufxError: `MUF0xx`, located.
     """
-    model, names, file = _live(spec) or _built(spec, knobs)
-    given = names.get("example_inputs")
+    loaded = _adapted(spec, knobs) or _live(spec) or _built(spec, knobs)
+    forward = type(loaded.model).forward
     if specs:
-        make = from_specs(specs, type(model).forward)
-    elif given is not None:
-        make = from_values(given, Place(file, 1))
+        make = from_specs(specs, forward)
+    elif loaded.inputs is not None:
+        make = loaded.inputs
     else:
         raise MufxError(
             error(
                 "MUF012",
-                f"nothing says what to call {signature_of(type(model).forward)} with",
+                f"nothing says what to call {signature_of(forward)} with",
                 hint="define example_inputs(batch=2) in the file, or describe each input: "
                 "--input 'idx:int64[2,16]<50257'",
-                place=Place(file, 1),
+                place=Place(loaded.file, 1),
             )
         )
-    return Instance(model, make(batch), spec)
+    return Instance(loaded.model, make(batch), spec)
 
 
-Loaded = tuple[nn.Module, Mapping[str, object], str]
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A model, the inputs that come with it, and the file that it is from."""
+
+    model: nn.Module
+    inputs: MakeInputs | None
+    file: str
 
 
-def _live(spec: str) -> Loaded | None:
+def _adapted(spec: str, knobs: Mapping[str, object] | None) -> _Loaded | None:
+    """The model of a scheme, as `hf:llama`."""
+    found = adapted(spec)
+    if found is None:
+        return None
+    given = dict(knobs or {})
+    raise_errors(check_values(found.factory, "target", given))
+    inputs = example_inputs(spec, found, given)
+    return _Loaded(_tabled(found.factory, given), inputs, str(found.module.__file__))
+
+
+def _live(spec: str) -> _Loaded | None:
     """The module object that a specification names, if it is one."""
     path, _, attribute = spec.rpartition(":")
     if not path or not attribute.isidentifier():
@@ -72,15 +100,21 @@ def _live(spec: str) -> Loaded | None:
     value = vars(module).get(attribute)
     if not isinstance(value, nn.Module):
         return None
-    return value, vars(module), str(module.__file__)
+    return _Loaded(value, _inputs(module), str(module.__file__))
 
 
-def _built(spec: str, knobs: Mapping[str, object] | None) -> Loaded:
+def _built(spec: str, knobs: Mapping[str, object] | None) -> _Loaded:
     found = find(spec)
-    names = vars(found.module)
-    given = names.get("target")
+    given = vars(found.module).get("target")
     own = {str(k): v for k, v in given.items()} if isinstance(given, Mapping) else {}
-    return _tabled(found.factory, knobs if knobs is not None else own), names, str(found.file)
+    model = _tabled(found.factory, knobs if knobs is not None else own)
+    return _Loaded(model, _inputs(found.module), str(found.file))
+
+
+def _inputs(module: ModuleType) -> MakeInputs | None:
+    """What the user's file says of example inputs."""
+    given: object = vars(module).get("example_inputs")
+    return None if given is None else from_values(given, Place(str(module.__file__), 1))
 
 
 def _tabled(factory: Factory, knobs: Mapping[str, object]) -> nn.Module:

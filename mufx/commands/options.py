@@ -8,7 +8,10 @@ from typing import Annotated, Literal
 import typer
 
 EXECUTES = "Imports the user's file, so it executes it."
-_SPEC_HELP = "model.py, model.py:Class or package.module:Class. It is imported, so it is executed."
+_SPEC_HELP = (
+    "model.py, model.py:Class, package.module:Class, or hf:llama for a model of transformers. "
+    "It is imported, so it is executed."
+)
 
 SpecArgument = Annotated[str, typer.Argument(metavar="SPEC", help=_SPEC_HELP)]
 BaseOption = Annotated[
