@@ -3,7 +3,8 @@
 A view moves features about without looking at them, so it is carried out on their numbers. Those
 need no memory: a strided tensor on `meta` says by its offset and its strides which row of the
 weight every entry is. Axes along which rows do not change, such as batch and sequence, have
-stride 0.
+stride 0. Only a view that has to copy, one that joins axes which lie apart, gives numbers that are
+written down.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, fx
+from torch.utils import _pytree as pytree
 
 from mufx.align import Trace
 from mufx.diagnostics import Place
@@ -26,27 +28,18 @@ from mufx.rules.elementwise import ELEMENTWISE
 from mufx.sizes import Axis
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Region:
-    """The rows that one value holds.
-
-    `size` is how many, at every size. At target width they are the sums of `start` and a multiple
-    below `count` of each `stride`.
-    """
+    """The rows that one value holds: how many at every size, and where each stands at target."""
 
     node: fx.Node
     place: Place
     size: Axis
-    start: int
-    steps: tuple[tuple[int, int], ...]
-    """(count, stride) of each axis along which the rows change."""
+    layout: Tensor = field(repr=False)
 
     def rows(self) -> frozenset[int]:
         """The rows at target width."""
-        found = [self.start]
-        for count, stride in self.steps:
-            found = [row + i * stride for row in found for i in range(count)]
-        return frozenset(found)
+        return frozenset(_numbers(self.layout).flatten().tolist())
 
 
 @dataclass(frozen=True)
@@ -117,16 +110,13 @@ class Rows:
 
     def _region(self, node: fx.Node, layout: Tensor) -> Region:
         pairs = zip(layout.shape, layout.stride(), strict=True)
-        along = [(i, n, s) for i, (n, s) in enumerate(pairs) if s and n > 1]
-        axes = [self.trace.axes[node.name][i] for i, _, _ in along]
+        axes = [self.trace.axes[node.name][i] for i, (n, s) in enumerate(pairs) if s and n > 1]
         size = Axis(
             math.prod(a.base for a in axes),
             math.prod(a.target for a in axes),
             math.prod(a.along for a in axes),
         )
-        place = self.trace.recording.origins[node.name].place
-        steps = tuple((n, stride) for _, n, stride in along)
-        return Region(node, place, size, int(layout.storage_offset()), steps)
+        return Region(node, self.trace.recording.origins[node.name].place, size, layout)
 
     def _passed(self, node: fx.Node, operand: fx.Node, layout: Any) -> Any:
         """The layout of what an operation makes of its operand; `None` where it does more."""
@@ -152,7 +142,7 @@ class Rows:
             if stride and own > 1 and own != n:
                 return None
             strides.append(stride if own > 1 else 0)
-        return _strided(sizes, strides, int(layout.storage_offset()))
+        return layout.as_strided(sizes, strides)
 
     def _is_depthwise(self, node: fx.Node, operand: fx.Node) -> bool:
         """A convolution that maps every channel by itself."""
@@ -193,8 +183,47 @@ _IN_PLACE_OF = frozenset(ELEMENTWISE) | frozenset(
 )
 
 
+def _numbers(layout: Tensor) -> Tensor:
+    """The row of every entry, once along axes where it does not change."""
+    varying = [n if s else 1 for n, s in zip(layout.shape, layout.stride(), strict=True)]
+    if not layout.is_meta:
+        return layout[tuple(slice(n) for n in varying)]
+    found = torch.tensor(layout.storage_offset())
+    for n, stride in zip(varying, layout.stride(), strict=True):
+        found = found.unsqueeze(-1) + stride * torch.arange(n)
+    return found
+
+
+_LARGEST: Final = 2**24  # entries that are written down
+
+
+def _written(layout: Any) -> Tensor | None:
+    """The same rows as numbers without strides of their own; `None` for several parts."""
+    if not isinstance(layout, Tensor) or layout.numel() > _LARGEST:
+        return None
+    return _numbers(layout).expand(layout.shape).contiguous().view(layout.shape)
+
+
+def _without_copies(rows: Tensor) -> Tensor:
+    """With stride 0 along axes where the rows do not change."""
+    for axis in range(rows.dim()):
+        first = rows.narrow(axis, 0, min(1, rows.shape[axis]))
+        if bool((rows == first).all()):
+            rows = first.expand(rows.shape)
+    return rows
+
+
 def _viewed(node: fx.Node, operand: fx.Node, layout: Any) -> Any:
-    """The view itself, taken of the layout; `None` where it would have to copy."""
+    """The view itself, taken of the layout, or of its numbers where it has to copy."""
+    made = _applied(node, operand, layout)
+    rows = _written(layout) if made is None else None
+    if rows is None:
+        return made
+    again = _applied(node, operand, rows)
+    return pytree.tree_map_only(Tensor, _without_copies, again)
+
+
+def _applied(node: fx.Node, operand: fx.Node, layout: Any) -> Any:
     args = _literal(node.args, operand, layout)
     if operation(node) == "getitem":
         args = (args[0], _without_lists(args[1]))

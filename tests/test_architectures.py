@@ -150,6 +150,23 @@ ATTENTION = (
         fixed={"heads": 4, "kv": 2},
     ),
     Case(
+        "heads of two blocks, joined by a copy: a fixed part of each of more heads is hidden",
+        M.blocked,
+        {"d": (16, 64), "heads": (4, 8), "size": (4, 12)},
+        {"piece.qkv.weight": ("hidden", D, 6), "piece.out.weight": ("hidden", 6, D)},
+        changes=("1/sqrt(12) -> sqrt(4)/12",),
+    ),
+    Case(
+        "heads of two blocks, joined by a copy: a fixed part of a fixed number of them reads out",
+        M.blocked,
+        {"d": (16, 64), "size": (4, 12)},
+        {"piece.qkv.weight": ("hidden", D, 3)},
+        # In each block of 72 two queries, two keys and two values; 2 of 12 of a key are turned.
+        rows={"piece.qkv.weight": [(r, r + 2) for r in (0, 12, 24, 36, 72, 84, 96, 108)]},
+        changes=("1/sqrt(12) -> sqrt(4)/12",),
+        fixed={"heads": 4},
+    ),
+    Case(
         "low ranks that grow are hidden; the shared rotary key reads out",
         M.latent,
         {"d": (16, 64), "heads": (4, 8), "rank": (4, 12)},

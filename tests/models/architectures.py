@@ -116,6 +116,30 @@ def apart(d: int, heads: int, kv: int, size: int) -> nn.Module:
     return Between(d, Apart(d, heads, kv, size))
 
 
+class Blocked(nn.Module):
+    """Queries, keys and values side by side in each of two blocks; a part of a head is turned."""
+
+    def __init__(self, d: int, heads: int, size: int, turned: int = 2) -> None:
+        super().__init__()
+        self.heads, self.size, self.turned = heads, size, turned
+        self.qkv = nn.Linear(d, 3 * heads * size, bias=False)
+        self.out = nn.Linear(heads * size, d, bias=False)
+
+    def turn(self, x: Tensor) -> Tensor:
+        return torch.cat([-x[..., : self.turned], x[..., self.turned :]], -1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, t, _ = x.shape
+        parts = self.qkv(x).view(b, t, 2, -1).chunk(3, -1)
+        q, k, v = (part.reshape(b, t, self.heads, self.size).transpose(1, 2) for part in parts)
+        y = F.scaled_dot_product_attention(self.turn(q), self.turn(k), v, is_causal=True)
+        return self.out(y.transpose(1, 2).reshape(b, t, -1))
+
+
+def blocked(d: int, heads: int, size: int) -> nn.Module:
+    return Between(d, Blocked(d, heads, size))
+
+
 class Latent(nn.Module):
     """Queries, keys and values through low ranks; one rotary key, made beside the latent one."""
 
