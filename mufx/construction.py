@@ -519,7 +519,7 @@ def _transformers_initialise() -> Generator[None]:
 
 
 _DECIDES = frozenset({torch.Tensor.__bool__, torch.Tensor.__contains__})
-_AS_ARRAY = frozenset({torch.Tensor.numpy, torch.Tensor.__array__})
+_AS_ARRAY: tuple[object, ...] = (torch.Tensor.numpy, torch.Tensor.__array__)
 _AS_NUMBER = frozenset(
     {
         torch.Tensor.item,

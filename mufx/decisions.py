@@ -157,7 +157,7 @@ class _Plain(PythonPrinter):
     def _print_TruncToInt(self, expr: sympy.Expr) -> str:  # noqa: N802
         return f"int({self.doprint(expr.args[0])})"
 
-    def _print_Float(self, expr: sympy.Float) -> str:  # noqa: N802
+    def _print_Float(self, expr: sympy.Expr) -> str:  # noqa: N802
         return repr(float(expr))
 
 

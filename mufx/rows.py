@@ -142,7 +142,8 @@ class Rows:
             if stride and own > 1 and own != n:
                 return None
             strides.append(stride if own > 1 else 0)
-        return layout.as_strided(sizes, strides)
+        whole: Tensor = layout.as_strided(sizes, strides)
+        return whole
 
     def _is_depthwise(self, node: fx.Node, operand: fx.Node) -> bool:
         """A convolution that maps every channel by itself."""

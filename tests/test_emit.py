@@ -13,7 +13,7 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import sympy
@@ -308,7 +308,7 @@ B = sympy.Symbol("B", positive=True, integer=True)
         (FloorDiv(T + 1, 2), "x * ((T + 1) // 2)"),
         (Mod(T, 3), "x * (T % 3)"),
         (FloatPow(ToFloat(T), sympy.Float(0.5)), "x * T**0.5"),
-        (0.1 * ToFloat(T), "x * (0.1 * torch.sym_float(T))"),
+        (sympy.Mul(0.1, cast("sympy.Expr", ToFloat(T))), "x * (0.1 * torch.sym_float(T))"),
         (sympy.Max(T, 4), "x * max(4, T)"),
         (T > 3, "x * (T > 3)"),
     ],

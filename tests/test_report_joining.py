@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,7 @@ def test_pages_that_cannot_be_joined_are_refused(tmp_path: Path) -> None:
     )
     broken = tmp_path / "torn.html"
     broken.write_text(torn("check"), encoding="utf-8")
-    refused = {
+    refused: dict[str, Callable[[], object]] = {
         "has no page to go to": lambda: earlier([check], None),
         "cannot be read: No such file": lambda: earlier([tmp_path / "not.html"], page),
         "torn.html is no page of this version": lambda: earlier([broken], page),
