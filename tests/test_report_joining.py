@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -66,10 +67,12 @@ def test_what_was_measured_comes_before_what_was_decided(
 
 
 def test_what_is_taken_says_what_its_page_said() -> None:
+    """Once, however often it is taken."""
     check = document("check")
-    (section,) = (s for s in document("joined").sections if s.id == "check")
     (own,) = (s for s in check.sections if s.id == "check")
-    assert section.blocks == (Words(check.summary), Words(check.verdict), *own.blocks)
+    for page in (document("joined"), joined(document("convert"), [page_of("joined")])):
+        (section,) = (s for s in page.sections if s.id == "check")
+        assert section.blocks == (Words(check.summary), Words(check.verdict), *own.blocks)
 
 
 def written(folder: Path, kind: str) -> Path:
@@ -85,7 +88,7 @@ def test_pages_that_cannot_be_joined_are_refused(tmp_path: Path) -> None:
     )
     broken = tmp_path / "torn.html"
     broken.write_text(torn("check"), encoding="utf-8")
-    refused = {
+    refused: dict[str, Callable[[], object]] = {
         "has no page to go to": lambda: earlier([check], None),
         "cannot be read: No such file": lambda: earlier([tmp_path / "not.html"], page),
         "torn.html is no page of this version": lambda: earlier([broken], page),
