@@ -67,10 +67,12 @@ def test_what_was_measured_comes_before_what_was_decided(
 
 
 def test_what_is_taken_says_what_its_page_said() -> None:
+    """Once, however often it is taken."""
     check = document("check")
-    (section,) = (s for s in document("joined").sections if s.id == "check")
     (own,) = (s for s in check.sections if s.id == "check")
-    assert section.blocks == (Words(check.summary), Words(check.verdict), *own.blocks)
+    for page in (document("joined"), joined(document("convert"), [page_of("joined")])):
+        (section,) = (s for s in page.sections if s.id == "check")
+        assert section.blocks == (Words(check.summary), Words(check.verdict), *own.blocks)
 
 
 def written(folder: Path, kind: str) -> Path:

@@ -186,11 +186,15 @@ Block: TypeAlias = Table | Tree | Entry | Panels | Code | Words
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A part of the page that the navigation leads to."""
+    """A part of the page that the navigation leads to.
+
+    `head` is what its page says of it above: on another page that goes with it.
+    """
 
     id: str
     title: str
     blocks: tuple[Block, ...]
+    head: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,12 +26,8 @@ class Earlier:
 
     @property
     def measured(self) -> tuple[Section, ...]:
-        """What is taken, the first with what its page says at its head."""
-        sections = [s for s in self.document.sections if s.id in MEASURED]
-        if not sections:
-            return ()
-        head = [Words(text) for text in (self.document.summary, self.document.verdict) if text]
-        return replace(sections[0], blocks=(*head, *sections[0].blocks)), *sections[1:]
+        """What is taken, with what its page says above it."""
+        return tuple(_headed(s) for s in self.document.sections if s.id in MEASURED)
 
 
 def earlier(files: Sequence[Path], page: Path | None, own: str = "") -> tuple[Earlier, ...]:
@@ -82,6 +78,11 @@ def joined(document: Document, pages: Sequence[Earlier]) -> Document:
         (*taken, *document.sections), key=lambda section: places.get(section.id, len(places))
     )
     return replace(document, sections=tuple(sections))
+
+
+def _headed(section: Section) -> Section:
+    head = map(Words, section.head)
+    return replace(section, blocks=(*head, *section.blocks), head=())
 
 
 def _read(file: Path) -> Document:

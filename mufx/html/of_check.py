@@ -50,13 +50,17 @@ def of_check(found: Checked, conversion: Conversion, typed: Typed | None = None)
     request = found.request
     data = "synthetic data" if found.synthetic else "data of the user's"
     *said, verdict = conclusions(found)
-    return Document(
-        f"Check of {found.model}",
+    summary = (
         f"{found.knob} {', '.join(map(str, found.widths))} · {request.optimizer}, "
         f"lr {request.lr:g} · {request.steps} steps of batch {request.batch} · "
-        f"{request.seeds} seed{'s' * (request.seeds > 1)} · {data}",
+        f"{request.seeds} seed{'s' * (request.seeds > 1)} · {data}"
+    )
+    head = (summary, verdict)
+    return Document(
+        f"Check of {found.model}",
+        summary,
         (
-            Section("check", "Check", (*map(Words, said), *_panels(found), _table(found))),
+            Section("check", "Check", (*map(Words, said), *_panels(found), _table(found)), head),
             *of_conversion.of_program(conversion),
             of_conversion.train(conversion, typed, Settings({"lr": request.lr}, _SETTINGS)),
         ),

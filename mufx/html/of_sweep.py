@@ -40,12 +40,15 @@ def of_sweep(found: Sweep, typed: Typed | None = None) -> Document:
     """
     settings, summary, seeds = found.plan.settings, found.summary, len(found.plan.seeds)
     said = tuple(Words(line.strip()) for line in findings(summary, found.width_knob))
+    about = (
+        f"{summary.axis} against loss · {settings.optimizer} · {settings.steps} steps of batch "
+        f"{settings.batch} · {seeds} seed{'s' * (seeds > 1)} · {settings.form}"
+    )
     return Document(
         f"Sweep of {settings.model}",
-        f"{summary.axis} against loss · {settings.optimizer} · {settings.steps} steps of batch "
-        f"{settings.batch} · {seeds} seed{'s' * (seeds > 1)} · {settings.form}",
+        about,
         (
-            Section("sweep", "Sweep", (*said, _panels(found), _losses(found))),
+            Section("sweep", "Sweep", (*said, _panels(found), _losses(found)), (about,)),
             Section("optima", "Optima", (_optima(found),)),
             Section("tuned", "Tuned", tuple(_train(found, typed))),
         ),
