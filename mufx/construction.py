@@ -519,7 +519,8 @@ def _transformers_initialise() -> Generator[None]:
 
 
 _DECIDES = frozenset({torch.Tensor.__bool__, torch.Tensor.__contains__})
-_AS_ARRAY: tuple[object, ...] = (torch.Tensor.numpy, torch.Tensor.__array__)
+_NUMPY: object = torch.Tensor.numpy  # its stub has a self of its own
+_AS_ARRAY = frozenset({_NUMPY, torch.Tensor.__array__})
 _AS_NUMBER = frozenset(
     {
         torch.Tensor.item,
@@ -529,4 +530,4 @@ _AS_NUMBER = frozenset(
         torch.Tensor.__index__,
     }
 )
-_LEAVES_THE_GRAPH = _DECIDES | _AS_ARRAY | _AS_NUMBER
+_LEAVES_THE_GRAPH = frozenset({*_DECIDES, *_AS_ARRAY, *_AS_NUMBER})
