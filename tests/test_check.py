@@ -386,6 +386,7 @@ def test_to_stop_moving_departs_and_what_never_moves_is_not_judged() -> None:
     lost, constant = (Slope(None, 0.0, why) for why in (Verdict.VANISHES, Verdict.CONSTANT))
 
     assert replace(row(0.0, 0.0), change=lost).departs
+    assert replace(row(0.0, 0.0), change=lost, variant=Variant.APPLIED).departs
     assert not replace(row(1.06, 0.0, node="time_proj:arange#1"), change=constant).departs
 
 
