@@ -3,12 +3,13 @@
 python examples/transfer.py gpt
 
 sweeps the learning rate at every width, takes the optimum of the smallest model, and trains the
-largest one with it, once: converted by mufx, and as it is. Beside them, the largest one as it is
-with a rate that was tuned for it. The seed of these runs is none of the sweep's. Every batch is new
+largest one with it: converted by mufx, and as it is. Beside them, the largest one as it is with a
+rate that was tuned for it. The seeds of these runs are none of the sweep's. Every batch is new
 text, so the training loss is that on text not seen before.
 
 Trials are kept in out/transfer: more workers may be started with the same command, and what was
-interrupted goes on. Figures and results go to docs/figures, the tables into docs/transfer.md.
+interrupted goes on. Figures and results go to docs/figures, the tables into docs/transfer.md;
+--redraw makes them again from the results that are there, and trains nothing.
 """
 
 from __future__ import annotations
@@ -17,27 +18,24 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import torch
-from torch import nn
-
 import mufx
-from mufx.sweep import plot
-from mufx.sweep.batches import Loss, batches, load_data
+from mufx.sweep import plot, text
 from mufx.sweep.preparing import Request
+from mufx.sweep.reading import read
 from mufx.sweep.settings import Parametrization
 from mufx.sweep.study import Result
 from mufx.sweep.summary import Optimum
-from mufx.sweep.sweeping import Sweep, swept
-from mufx.sweep.training import Schedule, train
+from mufx.sweep.sweeping import Sweep, Worker
 from mufx.sweep.values import shown, written
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
 TRIALS = Path("out/transfer")
-SEED = 100  # of the large runs
+SEEDS = (100, 101, 102)  # of the large runs
+END_OF_GRID = " (end of the grid)"
 BEGIN, END = "<!-- begin {} -->", "<!-- end {} -->"
 
 
@@ -53,6 +51,7 @@ class Experiment:
     steps: int
     batch: int
     seeds: int
+    confirm: int  # seeds at the rate that μP's widths share: they decide whether wider is worse
 
     def request(self) -> Request:
         return Request(
@@ -62,6 +61,7 @@ class Experiment:
             steps=self.steps,
             batch=self.batch,
             seeds=self.seeds,
+            confirm=self.confirm,
             study=str(TRIALS / f"{Path(self.model).stem}.db"),
         )
 
@@ -76,6 +76,7 @@ EXPERIMENTS = {
         steps=60,
         batch=64,
         seeds=3,
+        confirm=5,
     ),
     "gpt": Experiment(
         model="gpt.py",
@@ -86,6 +87,7 @@ EXPERIMENTS = {
         steps=80,
         batch=8,
         seeds=2,
+        confirm=5,
     ),
     "encoder": Experiment(
         model="encoder.py",
@@ -96,6 +98,7 @@ EXPERIMENTS = {
         steps=60,
         batch=8,
         seeds=2,
+        confirm=5,
     ),
 }
 
@@ -105,14 +108,19 @@ def main() -> None:
     parser.add_argument("experiment", choices=list(EXPERIMENTS))
     parser.add_argument("--seeds", type=int, help="seeds of the sweep, instead of the usual ones")
     parser.add_argument("--sweep-only", action="store_true", help="train no large model after it")
+    parser.add_argument("--redraw", action="store_true", help="only draw what was found before")
     options = parser.parse_args()
+    if options.redraw:
+        redraw(options.experiment)
+        return
     experiment = EXPERIMENTS[options.experiment]
     if options.seeds is not None:
         experiment = replace(experiment, seeds=options.seeds)
     TRIALS.mkdir(parents=True, exist_ok=True)
     source = mufx.load(str(HERE / experiment.model), experiment.base, experiment.target)
-    sweep = swept(experiment.request(), source, progress)
-    runs = [] if options.sweep_only else compared(experiment, source, sweep)
+    worker = Worker.of(experiment.request(), source)
+    sweep = worker.sweep(progress)
+    runs = [] if options.sweep_only else compared(worker, sweep)
     write(options.experiment, sweep, runs)
 
 
@@ -127,53 +135,40 @@ def progress(result: Result, done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """The large model, trained in one way: the rate, and the loss, inf where it diverged."""
+    """The large model, trained in one way: the rate, and a loss for each seed, inf if diverged."""
 
     what: str
     lr: float
-    loss: float
+    losses: tuple[float, ...]
 
 
-def compared(experiment: Experiment, source: mufx.Source, sweep: Sweep) -> list[Run]:
-    """The large model with the rate of the small one, in μP and in SP, and with its own."""
-    small = rate(sweep.summary.of(Parametrization.MUP)[0])
-    large = rate(sweep.summary.of(Parametrization.SP)[-1])
-    conversion = mufx.convert(source.build, source.inputs(2)[0], source.base, source.target)
+def compared(worker: Worker, sweep: Sweep) -> list[Run]:
+    """The large model with the rate of the small one, in μP and in SP, and with its own.
 
-    def converted(lr: float) -> tuple[nn.Module, torch.optim.Optimizer]:
-        model = conversion.module(seed=SEED)
-        groups = mufx.param_groups(model, conversion.manifest, lr=lr)
-        return model, torch.optim.AdamW(groups, fused=True)
-
-    def plain(lr: float) -> tuple[nn.Module, torch.optim.Optimizer]:
-        torch.manual_seed(SEED)
-        model = source.build(**source.target)
-        return model, torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.0, fused=True)
-
+    The runs are points of the same study.
+    """
+    small = sweep.summary.of(Parametrization.MUP)[0]
+    large = sweep.summary.of(Parametrization.SP)[-1]
     ways = [
-        ("μP, tuned small", converted, small),
-        ("SP, tuned small", plain, small),
-        ("SP, tuned large", plain, large),
+        ("μP, tuned small", Parametrization.MUP, small),
+        ("SP, tuned small", Parametrization.SP, small),
+        ("SP, tuned large", Parametrization.SP, large),
     ]
-    return [Run(what, lr, trained(experiment, *make(lr))) for what, make, lr in ways]
+    return [
+        Run(what, rate(tuned), trained(worker, parametrization, tuned))
+        for what, parametrization, tuned in ways
+    ]
 
 
 def rate(optimum: Optimum) -> float:
     return float(optimum.values["lr"])
 
 
-def trained(experiment: Experiment, model: nn.Module, optimizer: torch.optim.Optimizer) -> float:
-    """The loss that the large model ends with."""
-    data = load_data(experiment.request().data or "")
-    torch.manual_seed(SEED)
-    given = batches(data, experiment.batch, experiment.steps, torch.device("cpu"))
-    loss_of = Loss(arguments(experiment), data.place)
-    return train(model, optimizer, Schedule(experiment.steps), loss_of, given).loss
-
-
-def arguments(experiment: Experiment) -> int:
-    """How many arguments forward takes; a batch of one more ends with the target."""
-    return 2 if experiment.data == "windows" else 1
+def trained(worker: Worker, parametrization: Parametrization, tuned: Optimum) -> tuple[float, ...]:
+    """The losses that the large model ends with, one for each seed."""
+    plan = replace(worker.plan, widths=worker.plan.widths[-1:])
+    runs = worker.work(plan.at(tuned.values, SEEDS, parametrization), progress)
+    return tuple(run.loss for run in runs)
 
 
 # -- what is written ----------------------------------------------------------------------------
@@ -183,21 +178,33 @@ def write(name: str, sweep: Sweep, runs: list[Run]) -> None:
     """The figure and the numbers of one experiment, and its part of docs/transfer.md."""
     plot.draw(sweep.summary, sweep.width_knob, sweep.caption, DOCS / "figures", f"sweep-{name}")
     document = {
-        "large": [{"what": run.what, "lr": run.lr, "loss": run.loss} for run in runs],
-        "seed of the large runs": SEED,
+        "large": [asdict(run) for run in runs],
+        "seeds of the large runs": list(SEEDS),
         "sweep": sweep.document(),
     }
-    text = json.dumps(document, indent=1, sort_keys=True) + "\n"
-    (DOCS / "figures" / f"sweep-{name}.json").write_text(text, encoding="utf-8")
+    found = json.dumps(document, indent=1, sort_keys=True) + "\n"
+    results(name).write_text(found, encoding="utf-8")
     page = DOCS / "transfer.md"
-    page.write_text(replaced(page.read_text(encoding="utf-8"), name, table(name, sweep, runs)))
+    part = replaced(page.read_text(encoding="utf-8"), name, table(name, sweep, runs))
+    page.write_text(part, encoding="utf-8")
 
 
-def replaced(page: str, name: str, text: str) -> str:
+def redraw(name: str) -> None:
+    """Writes an experiment again, from its results."""
+    document = json.loads(results(name).read_text(encoding="utf-8"))
+    runs = [Run(run["what"], run["lr"], tuple(run["losses"])) for run in document["large"]]
+    write(name, read(document["sweep"]), runs)
+
+
+def results(name: str) -> Path:
+    return DOCS / "figures" / f"sweep-{name}.json"
+
+
+def replaced(page: str, name: str, part: str) -> str:
     """The page with another text between the marks of an experiment."""
     before, begin, rest = page.partition(BEGIN.format(name))
     _, end, after = rest.partition(END.format(name))
-    return f"{before}{begin}\n{text}\n{end}{after}"
+    return f"{before}{begin}\n{part}\n{end}{after}"
 
 
 def table(name: str, sweep: Sweep, runs: list[Run]) -> str:
@@ -217,14 +224,25 @@ def table(name: str, sweep: Sweep, runs: list[Run]) -> str:
     if shared is not None:
         held = (f"{loss:.4f}" for loss in shared.losses.values())
         lines.append(row("μP's loss at the narrowest one's best lr", *held))
+        lines += [
+            "",
+            f"At that rate, {text.counted(shared.seeds)}: {'; '.join(text.compared(shared))}.",
+        ]
     if runs:
-        lines += ["", row(f"{knob}={widths[-1]}", "lr", "loss"), row("---", "---", "---")]
-    lines += [row(run.what, shown(run.lr), f"{run.loss:.4f}") for run in runs]
+        lines += [
+            "",
+            row(f"{knob}={widths[-1]}", "lr", f"loss ({text.counted(len(runs[0].losses))})"),
+        ]
+        lines.append(row("---", "---", "---"))
+    ends = {"SP, tuned large": summary.of(Parametrization.SP)[-1].edge}
+    for run in runs:
+        lr = shown(run.lr) + END_OF_GRID * ends.get(run.what, False)
+        lines.append(row(run.what, lr, text.averaged(run.losses)))
     return "\n".join(["", *lines, ""])
 
 
 def best(optimum: Optimum) -> str:
-    return shown(rate(optimum)) + " (end of the grid)" * optimum.edge
+    return shown(rate(optimum)) + END_OF_GRID * optimum.edge
 
 
 def row(*cells: str) -> str:

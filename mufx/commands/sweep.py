@@ -66,6 +66,12 @@ def sweep(
         typer.Option("--decay", help="How lr falls after it; linear and cosine end at zero."),
     ] = "constant",
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs at each value.")] = 3,
+    confirm: Annotated[
+        int,
+        typer.Option(
+            "--confirm", min=0, help="Seeds at the recommended values, in μP at every width."
+        ),
+    ] = 0,
     sampler: Annotated[
         Literal["grid", "random", "tpe"],
         typer.Option("--sampler", help="grid, or draws between the first and the last value."),
@@ -114,6 +120,7 @@ def sweep(
             warmup=warmup,
             decay=decay,
             seeds=seeds,
+            confirm=confirm,
             draws=draws if sampler != "grid" else None,
             sampler=sampler,
             study=study,

@@ -37,6 +37,7 @@ class Request:
     warmup: float = 0.0
     decay: str = "constant"
     seeds: int = 3
+    confirm: int = 0
     draws: int | None = None
     sampler: str = "grid"
     study: str | None = None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from itertools import product
 
@@ -95,6 +95,7 @@ class Plan:
     """Everything that is to be run; narrow and cheap first, both parametrizations in turn.
 
     `draws` is None for the grid, else how many values a sampler draws for each line and seed.
+    `only` is one choice of values, that alone is run.
     """
 
     settings: Settings
@@ -103,6 +104,16 @@ class Plan:
     seeds: tuple[int, ...]
     parametrizations: tuple[Parametrization, ...] = tuple(Parametrization)
     draws: int | None = None
+    only: tuple[tuple[str, Value], ...] | None = None
+
+    def at(
+        self, values: Mapping[str, Value], seeds: Iterable[int], parametrization: Parametrization
+    ) -> Plan:
+        """Runs of one parametrization with one choice of values, in the same study."""
+        only = tuple((h.name, values[h.name]) for h in self.over)
+        return replace(
+            self, seeds=tuple(seeds), parametrizations=(parametrization,), draws=None, only=only
+        )
 
     def points(self) -> Iterator[Point]:
         """Every point, once."""
@@ -112,6 +123,9 @@ class Plan:
                     yield Point(parametrization, width, seed, values, draw)
 
     def _values(self) -> Iterator[tuple[tuple[tuple[str, Value], ...], int]]:
+        if self.only is not None:
+            yield self.only, 0
+            return
         if self.draws is not None:
             yield from (((), draw) for draw in range(self.draws))
             return

@@ -127,6 +127,11 @@ class Shared:
         return {width: sample.mean for width, sample in self.samples.items()}
 
     @property
+    def seeds(self) -> int:
+        """How many seeds every width was trained from."""
+        return min(len(sample.seeds) for sample in self.samples.values())
+
+    @property
     def worse(self) -> tuple[int, ...]:
         """The widths that lose to a narrower one by more than noise."""
         return tuple(rise.width for rise in self.rises if rise.certain)
@@ -305,7 +310,8 @@ def _tuned(summary: Summary) -> Mapping[str, Value] | None:
         return None
     if summary.step is not None or narrowest.center is None:
         return narrowest.values
-    return {**narrowest.values, summary.axis: 2.0**narrowest.center}
+    rounded = float(f"{2.0**narrowest.center:.4g}")  # the same on every machine
+    return {**narrowest.values, summary.axis: rounded}
 
 
 def _shared(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from mufx.knobs import written as written_knobs
 from mufx.report import GroupRow
+from mufx.sweep.estimates import standard_error
 from mufx.sweep.settings import Parametrization
-from mufx.sweep.summary import Optimum, Rise, Shift, Summary
+from mufx.sweep.summary import Optimum, Rise, Shared, Shift, Summary
 from mufx.sweep.values import Value, shown, written
 
 if TYPE_CHECKING:
@@ -26,11 +28,10 @@ def show(sweep: Sweep, console: Console) -> None:
     from rich.text import Text
 
     settings, summary, width_knob = sweep.plan.settings, sweep.summary, sweep.width_knob
-    seeds = f"{len(sweep.plan.seeds)} seed" + "s" * (len(sweep.plan.seeds) > 1)
     console.print(
         Text(
             f"{settings.model}: {summary.axis} against loss, {settings.optimizer}, "
-            f"{settings.steps} steps of batch {settings.batch}, {seeds}"
+            f"{settings.steps} steps of batch {settings.batch}, {counted(len(sweep.plan.seeds))}"
         )
     )
     console.print(_optima(summary, width_knob))
@@ -85,6 +86,16 @@ def centered(optimum: Optimum) -> str:
     return bound + with_error(optimum.center, optimum.center_error, "2^{:.2f}")
 
 
+def counted(seeds: int) -> str:
+    """How many seeds, in words."""
+    return f"{seeds} seed{'s' * (seeds > 1)}"
+
+
+def averaged(losses: Sequence[float]) -> str:
+    """The mean loss over the seeds and its standard error."""
+    return with_error(fmean(losses), standard_error(losses), "{:.4f}")
+
+
 def findings(summary: Summary, width_knob: str) -> Iterator[str]:
     """How far the optimum moves, and whether wider is better, in sentences."""
     for shift in summary.shifts:
@@ -98,13 +109,19 @@ def findings(summary: Summary, width_knob: str) -> Iterator[str]:
     if shared is None:
         return
     losses = ", ".join(f"{width}: {loss:.4f}" for width, loss in shared.losses.items())
-    yield f"μP at the narrowest one's optimum ({written(shared.values)}), loss by width: {losses}"
+    what = f"{written(shared.values)}, {counted(shared.seeds)}"
+    yield f"μP at the narrowest one's optimum ({what}), loss by width: {losses}"
+    yield from (f"  {line}" for line in compared(shared))
+
+
+def compared(shared: Shared) -> Iterator[str]:
+    """Whether wider is worse, and where."""
     if not shared.rises:
-        yield "  wider is never worse"
+        yield "wider is never worse"
     for certain, said in ((True, "wider is worse"), (False, "within noise, wider is worse")):
         rises = [_rise(rise) for rise in shared.rises if rise.certain is certain]
         if rises:
-            yield f"  {said} at {', '.join(rises)}"
+            yield f"{said} at {', '.join(rises)}"
 
 
 def _fitted(summary: Summary, narrowest: Optimum, width_knob: str) -> str:
