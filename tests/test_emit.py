@@ -277,6 +277,8 @@ def test_examples_read_as_written_by_hand(name: str, golden: Golden) -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
+        ("State", "Inputs: ids int64[B, T].\n"),
+        ("Sizes", "Inputs: x float32[B, T, 8]; sizes that are numbers are fixed.\n"),
         ("State", "        x[:, 0] = 0\n"),
         ("Modes", "class Squash(nn.Module):\n    def forward(self, x: Tensor) -> tuple[Tensor, "),
         (

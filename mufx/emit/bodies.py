@@ -457,7 +457,7 @@ class _Writer:
     def _name_sizes(self, arguments: list[str]) -> None:
         """A name for every free size that an argument's shape shows, plain symbols first."""
         self.size_sources: dict[str, tuple[str, int]] = {}
-        letters = iter(_SIZE_NAMES)
+        letters = iter(SIZE_NAMES)
         shown = [
             (size.expr, name, dim)
             for node, name in zip(self.inputs, arguments, strict=True)
@@ -502,7 +502,7 @@ class _Writer:
         return lines
 
 
-_SIZE_NAMES = ("B", "T", "S", "U", "V", "W", *(f"N{i}" for i in range(100)))
+SIZE_NAMES = ("B", "T", "S", "U", "V", "W", *(f"N{i}" for i in range(100)))
 _RESULT_NAMES = {
     **dict.fromkeys(("add", "getitem", "getattr", "to", "contiguous", "float", "type_as"), "x"),
     **dict.fromkeys(("view", "reshape", "flatten", "transpose", "permute", "expand"), "x"),

@@ -13,7 +13,7 @@ import torch
 from torch import fx, nn
 
 from mufx.construction import Construction
-from mufx.emit.bodies import Body, BodyContext, write_body
+from mufx.emit.bodies import SIZE_NAMES, Body, BodyContext, write_body
 from mufx.emit.calls import CallTree, call_tree
 from mufx.emit.classes import EmittedClass, Instance, group
 from mufx.emit.initialisation import InitScale, init_body
@@ -22,7 +22,7 @@ from mufx.emit.loops import fold_loops
 from mufx.emit.modules import Kind, ModuleTree, module_tree
 from mufx.emit.returns import settle_returns
 from mufx.emit.text import hole, merged
-from mufx.recording import Call, Recording
+from mufx.recording import Call, Dim, Recording, Size
 
 
 @dataclass(frozen=True)
@@ -506,7 +506,8 @@ def _type(emitted: EmittedClass, name: str) -> str:
 def _header(emission: Emission, text: str) -> str:
     """The docstring and the imports that the rest of the file, `text`, uses."""
     lines = [f'"""{emission.name} in the maximal update parametrization.', ""]
-    summary = [part for line in emission.summary.splitlines() for part in wrap(line, WIDTH)]
+    told = [*emission.summary.splitlines(), _inputs(emission.train)]
+    summary = [part for line in told for part in wrap(line, WIDTH)]
     lines += [*summary, '"""', "", "from __future__ import annotations", ""]
     standard = ["from collections import OrderedDict"] if "OrderedDict(" in text else []
     typing = [name for name in ("Any", "NamedTuple") if re.search(rf"\b{name}\b", text)]
@@ -517,3 +518,25 @@ def _header(emission: Emission, text: str) -> str:
     lines += ["import torch.nn.functional as F"] if re.search(r"(?<![\w.])F\.", text) else []
     lines += ["from torch import Tensor, nn", "", f'__all__ = ["{emission.name}"]']
     return "\n".join(lines)
+
+
+def _inputs(recording: Recording) -> str:
+    """Which inputs the forward takes, and which of their sizes are free."""
+    letters = iter(SIZE_NAMES)
+    names: dict[object, str] = {}
+
+    def name(size: Dim) -> str:
+        if not isinstance(size, Size):
+            return str(size)
+        if size.expr not in names:
+            names[size.expr] = next(letters)
+        return names[size.expr]
+
+    placeholders = [n.name for n in recording.graph.nodes if n.op == "placeholder"]
+    values = {n: v for n in placeholders if (v := recording.values.get(n)) is not None}
+    shown = ", ".join(
+        f"{n} {str(v.dtype).removeprefix('torch.')}[{', '.join(map(name, v.shape))}]"
+        for n, v in values.items()
+    )
+    fixed = any(not isinstance(size, Size) for v in values.values() for size in v.shape)
+    return f"Inputs: {shown}{'; sizes that are numbers are fixed' if fixed else ''}."
