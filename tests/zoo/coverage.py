@@ -61,8 +61,8 @@ def row(spec: Spec) -> str:
     try:
         conversion = convert_source(spec.source())
     except MufxError as problem:
-        code = problem.diagnostics[0].code
-        return f"| `{spec.name}` | refused, {code} | | | | | | | | | | {process_time() - start:.1f} |\n"
+        code, seconds = problem.diagnostics[0].code, process_time() - start
+        return f"| `{spec.name}` | refused, {code} | | | | | | | | | | {seconds:.1f} |\n"
     seconds = process_time() - start
     return (
         f"| `{spec.name}` | converts | {_found(conversion)} | {_learned(spec)} | {seconds:.1f} |\n"
