@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 import mufx
 from mufx import manifest as manifests
@@ -48,6 +48,23 @@ def sharded_after(manifest: Manifest) -> nn.Module:
     return model
 
 
+def made_in_shards(manifest: Manifest) -> nn.Module:
+    """As a model is made that fits no single device: on meta, sharded, then given memory."""
+    with torch.device("meta"):
+        model = own()
+    sharded(model.double()).to_empty(device="cpu")
+    model.readout.weight = model.embedding.weight  # to_empty unties
+    initial = own().double()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            assert isinstance(parameter, DTensor)
+            whole = initial.get_parameter(name).detach()
+            mesh, placements = parameter.device_mesh, parameter.placements
+            parameter.copy_(distribute_tensor(whole, mesh, placements))
+    train(model, mufx.apply(model, manifest))
+    return model
+
+
 def twice(manifest: Manifest) -> int:
     model = sharded(own())
     mufx.apply(model, manifest)
@@ -56,6 +73,9 @@ def twice(manifest: Manifest) -> int:
     except mufx.MufxError as problem:
         return len(problem.diagnostics)
     return 0
+
+
+MAKERS = (alone, sharded_before, sharded_after, made_in_shards)
 
 
 def values(model: nn.Module) -> list[Tensor]:
@@ -67,7 +87,7 @@ def work(rank: int, folder: str) -> None:
     meeting = f"file://{folder}/meeting"
     distributed.init_process_group("gloo", meeting, LIMIT, PROCESSES, rank)
     manifest = manifests.load(f"{folder}/manifest.json")
-    results = [values(make(manifest)) for make in (alone, sharded_before, sharded_after)]
+    results = [values(make(manifest)) for make in MAKERS]
     refused = twice(manifest)
     if rank == 0:
         torch.save((results, refused), f"{folder}/results.pt")

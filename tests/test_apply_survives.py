@@ -123,7 +123,13 @@ def compiled(model: Model) -> nn.Module:
     return wrapped
 
 
-@pytest.mark.parametrize("change", [copied, pickled, assigned, compiled])
+def differentiated(model: Model) -> nn.Module:
+    """Compiled as far as a graph of the backward pass."""
+    wrapped: nn.Module = torch.compile(model, backend="aot_eager")  # type: ignore[assignment]
+    return wrapped
+
+
+@pytest.mark.parametrize("change", [copied, pickled, assigned, compiled, differentiated])
 def test_survives(change: Callable[[Model], nn.Module]) -> None:
     conversion = converted()
     model, emitted, plan = pair(conversion)

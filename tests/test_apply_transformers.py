@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -99,6 +100,12 @@ CASES = {
     "Llama, more heads": Case(llama, {"width": 32, "heads": 4}, {"width": 64, "heads": 8}),
     "Llama, larger heads": Case(
         llama,
+        {"width": 32, "heads": 4},
+        {"width": 64, "heads": 4},
+        {"model.layers.0.self_attn.q_proj.weight": SQRT},
+    ),
+    "Llama, untied": Case(
+        partial(llama, tied=False),
         {"width": 32, "heads": 4},
         {"width": 64, "heads": 4},
         {"model.layers.0.self_attn.q_proj.weight": SQRT},

@@ -539,7 +539,7 @@ def test_update_rules(make: Callable[..., torch.optim.Optimizer], kind: str) -> 
 
 
 class MuMLP(nn.Module):
-    """With the inits of torch, which mup takes for granted."""
+    """Written here, as the readme of mup tells to; with the inits of torch."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -562,7 +562,7 @@ def with_mup(width: int, std: float | None = None) -> nn.Module:
 
 
 @pytest.mark.parametrize("optimizer", [mup.MuAdam, mup.MuAdamW, mup.MuSGD])
-def test_mups_own_mlp_with_its_own_optimizer_is_clean(optimizer: Any) -> None:
+def test_an_mlp_with_the_readout_and_the_optimizer_of_mup_is_clean(optimizer: Any) -> None:
     report = mufx.audit(
         with_mup, rows, *SIZES, optimizer=lambda model: optimizer(model.parameters(), lr=1e-3)
     )

@@ -36,12 +36,13 @@ FAMILIES = {
 }
 HEAD = """# Coverage
 
-Public models at tiny sizes, written by `make zoo`. Each is converted from base to wider targets by
-unequal factors. The static proof finds nothing in what converts, and at base width the emitted
-model has the original's initial values and results bit for bit, in training and in evaluation. The
-roles of every parameter stand in `tests/golden/zoo`. *in*, *hid*, *out* and *sc* count the input,
-hidden, output and scalar parameters; *corrections* counts the places of the forward pass that
-changed; *s* is processor time. What is refused has its code, explained under refusals.
+Public models at tiny sizes, written by `make zoo`. Those of transformers have the name of their
+model type, as in `hf:llama`. Each is converted from base to wider targets by unequal factors. The
+static proof finds nothing in what converts, and at base width the emitted model has the original's
+initial values and results bit for bit, in training and in evaluation. The roles of every parameter
+stand in `tests/golden/zoo`. *in*, *hid*, *out* and *sc* count the input, hidden, output and scalar
+parameters; *corrections* counts the places of the forward pass that changed; *s* is processor time.
+What is refused has its code, explained under refusals.
 
 *change*, *median* and *SP* are of the dynamic check, at four widths up to sixteen times base: the
 largest slope of what any activation learns over width, the median size of these slopes, and the
@@ -56,22 +57,23 @@ COLUMNS = (
 
 def row(spec: Spec) -> str:
     """One line of a table."""
-    name = spec.model if isinstance(spec.model, str) else spec.name
     start = process_time()
     try:
         conversion = convert_source(spec.source())
     except MufxError as problem:
-        code = problem.diagnostics[0].code
-        return f"| `{name}` | refused, {code} | | | | | | | | | | {process_time() - start:.1f} |\n"
+        code, seconds = problem.diagnostics[0].code, process_time() - start
+        return f"| `{spec.name}` | refused, {code} | | | | | | | | | | {seconds:.1f} |\n"
     seconds = process_time() - start
-    return f"| `{name}` | converts | {_found(conversion)} | {_learned(spec)} | {seconds:.1f} |\n"
+    return (
+        f"| `{spec.name}` | converts | {_found(conversion)} | {_learned(spec)} | {seconds:.1f} |\n"
+    )
 
 
 def _learned(spec: Spec) -> str:
     found = results(spec)
     if found is None:
         return " | | "
-    return f"{found['largest']:+.2f} | {found['median']:.2f} | {found['standard']:+.2f}"
+    return f"{found['largest']:+.3f} | {found['median']:.3f} | {found['standard']:+.3f}"
 
 
 def _found(conversion: Conversion) -> str:
