@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mufx.align import Trace
-from mufx.diagnostics import error
+from mufx.diagnostics import Severity, error
 from mufx.magnitudes import Site, SiteKind
 from mufx.passes.assign_roles import excluded_by
 from mufx.passes.scale_inits import size
@@ -18,8 +18,11 @@ def prove(program: Program) -> Program:
     It derives nothing: it reads the numbers in the graphs, the init that the constructor gives
     times its correction, and the learning rate of the plan. Whatever leaves 1 is an error.
 
-    Before: the finished program. After: the same program, with a `MUF303` for each finding.
+    Before: the finished program. After: the same program, with a `MUF303` for each finding. A
+    program that was refused is not finished.
     """
+    if any(diagnostic.severity is Severity.ERROR for diagnostic in program.diagnostics):
+        return program
     return program.report(
         *(
             error(

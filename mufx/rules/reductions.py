@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from torch import fx
 
@@ -39,7 +40,12 @@ def extremum(flow: Flow, node: fx.Node) -> Value:
     if len(node.args) > 1 and isinstance(node.args[1], fx.Node):
         return together(flow, [flow.magnitude(0), flow.magnitude(1)])
     value = flow.magnitude(0)
-    return Several((value, Magnitude())) if len(node.args) > 1 or "dim" in node.kwargs else value
+    dim = argument(node, 1, "dim")[1]
+    if dim is None:
+        return value
+    axes = flow.axes_of(0)
+    grows = any(axes[d].grows for d in dims(dim, len(axes)))
+    return Several((value.chosen(node.name) if grows else value, Magnitude()))
 
 
 @REDUCTIONS.rule("sum", "nansum")
@@ -78,7 +84,9 @@ def var_mean(flow: Flow, node: fx.Node) -> Value:
 
 @REDUCTIONS.rule("cumsum")
 def cumsum(flow: Flow, node: fx.Node) -> Value:
-    """Running sums over an axis that does not grow."""
+    """Running sums over an axis that does not grow; of integers, such as offsets, over any."""
+    if flow.counts():
+        return Magnitude()
     axes, (dim,) = flow.axes_of(0), dims(argument(node, 1, "dim")[1], len(flow.axes_of(0)))
     value = flow.magnitude(0)
     if axes[dim].grows:
@@ -96,7 +104,7 @@ def softmax(flow: Flow, node: fx.Node) -> Value:
     if isinstance(flow.value(0), Weight):
         return Magnitude(1 / m)
     flow.need(value, 0)
-    return flow.moved(Magnitude(), 1 / m)
+    return replace(flow.moved(Magnitude(), 1 / m), simplex=m != 1)
 
 
 def _affine(flow: Flow, gain: Slot, bias: Slot | None = None) -> Value:
