@@ -24,6 +24,8 @@ class SiteKind(StrEnum):
     """The result of a node, by an inserted multiplication."""
     OPERAND = "operand"
     """One operand of a node, by an inserted multiplication."""
+    CHOICE = "choice"
+    """What a node chooses: no factor is right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class Site:
 class Rank(IntEnum):
     """Which site is preferred: the number that moved the ratio, then ever weaker links."""
 
+    UNKNOWN = 0
+    """None: how large the value is is not known. It may divide itself away."""
     GROWING = 1
     """A literal that itself changes with width."""
     KERNEL = 2
@@ -60,16 +64,30 @@ class Magnitude:
     """An activation: `ratio` is its size at target over its size at base, after training.
 
     `neutral` marks what may be added without a size of its own: a mask of 0 and -inf, an eps.
+    `simplex` marks a softmax over an axis that grows: all entries shrink, but one may stay 1.
     """
 
     ratio: float = 1.0
     ways: Ways | None = None
     neutral: bool = False
+    simplex: bool = False
 
     @property
     def is_one(self) -> bool:
         """Whether the size does not change with width."""
         return same(self.ratio, 1.0)
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether `ratio` is only one of the sizes that it may have."""
+        return Rank.UNKNOWN in self.known_ways()
+
+    def chosen(self, node: str) -> Magnitude:
+        """Some of its entries along the axis that grows, chosen by their size."""
+        if not self.simplex:
+            return self
+        unknown = {Rank.UNKNOWN: {Site(SiteKind.CHOICE, node): 1.0}}
+        return Magnitude(self.ratio, {**self.known_ways(), **unknown})
 
     def known_ways(self) -> Ways:
         """The ways to correct it, possibly none."""
@@ -181,6 +199,9 @@ def powered(value: Magnitude, power: float) -> Magnitude:
 def joined_ways(values: Iterable[Magnitude]) -> Ways | None:
     """Ways to correct a sum of equal ratios: a site that all share, else the best of each."""
     terms = [v.known_ways() for v in values]
+    unknown = [ways[Rank.UNKNOWN] for ways in terms if Rank.UNKNOWN in ways]
+    if unknown:
+        return {Rank.UNKNOWN: {site: power for powers in unknown for site, power in powers.items()}}
     for rank in Rank:
         powers = [ways.get(rank) for ways in terms]
         if powers[0] and all(p == powers[0] for p in powers):

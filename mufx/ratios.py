@@ -234,6 +234,11 @@ class Walk:
         operand = self.argument(slot)
         return not isinstance(operand, fx.Node) or operand in self.constants
 
+    def counts(self) -> bool:
+        """Whether the node yields integers: places and counts, which are no magnitudes."""
+        value = self.trace.recording.values.get(self.node.name)
+        return value is not None and not (value.dtype.is_floating_point or value.dtype.is_complex)
+
     def axes(self, operand: Any) -> tuple[Axis, ...]:
         """The axes of a node."""
         return self.trace.axes.get(operand.name, ()) if isinstance(operand, fx.Node) else ()
@@ -428,6 +433,9 @@ class Correct(Walk):
 
     def need(self, value: Magnitude, slot: Slot, wanted: float = 1.0) -> None:
         """Corrects the operand at the best site, and goes back there."""
+        if value.is_unknown:
+            self._unknown_size(self.place)
+            return
         if same(value.ratio, wanted):
             return
         factor = wanted / value.ratio
@@ -448,6 +456,10 @@ class Correct(Walk):
 
     def finite_output(self, result: fx.Node, value: Magnitude) -> None:
         """Corrects an output at its site, or right after the node that made it."""
+        place = self.trace.recording.origins[result.name].place
+        if value.is_unknown:
+            self._unknown_size(place)
+            return
         if value.is_one:
             return
         sites = [p for _, p in sorted(value.known_ways().items())]
@@ -461,7 +473,19 @@ class Correct(Walk):
                 "MUF302",
                 f"an output without a growing axis changes its size by {value.ratio:.4g}",
                 hint="multiply it by a number of your own; mufx will set that number",
-                place=self.trace.recording.origins[result.name].place,
+                place=place,
+            )
+        )
+
+    def _unknown_size(self, place: Place) -> None:
+        self.diagnostics.append(
+            error(
+                "MUF301",
+                "entries are chosen of a softmax over an axis that grows: with more entries all "
+                "of them shrink, or one stays as large as it is, so that no factor is right",
+                hint="divide what is chosen by its sum, or choose first and take the softmax of "
+                "what is chosen",
+                place=place,
             )
         )
 
@@ -480,8 +504,10 @@ class Correct(Walk):
         """The plan makes the result of every use 1, if its activation has the wanted ratio."""
         self._settle(weight, slot)
         wanted = math.prod(self.multipliers.get((u.node, u.parameter), 1.0) for u in uses)
-        if x_slot is not None and not same(x.ratio, wanted):
-            if x.is_one:  # a multiplier of the weight, not an error of the activation
+        if x_slot is not None and (x.is_unknown or not same(x.ratio, wanted)):
+            if (
+                x.is_one and not x.is_unknown
+            ):  # a multiplier of the weight, not an error of the activation
                 self._insert(x_slot, wanted)
             self.need(x, x_slot, wanted)
         return Magnitude()

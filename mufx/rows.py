@@ -133,9 +133,9 @@ class Rows:
     def _mapped(self, node: fx.Node, layout: Any) -> Tensor | None:
         """The result of an operation that keeps every feature in its place."""
         axes = self.trace.axes.get(node.name, ())
-        missing = len(axes) - layout.dim() if isinstance(layout, Tensor) else -1
-        if missing < 0:
+        if not isinstance(layout, Tensor) or len(axes) < layout.dim():
             return None
+        missing = len(axes) - layout.dim()
         sizes = [a.target for a in axes]
         strides = [0] * missing
         for n, own, stride in zip(sizes[missing:], layout.shape, layout.stride(), strict=True):

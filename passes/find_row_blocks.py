@@ -69,6 +69,8 @@ class _Cut:
 
 
 _TAKE_PARTS = frozenset({"getitem", "narrow", "slice"})
+_CHOOSE = frozenset({"topk", "kthvalue", "max", "min"})
+"""Their results are parts as well, but of whichever entries are the largest."""
 
 
 def _cuts(rows: Rows) -> Iterator[_Cut]:
@@ -77,6 +79,8 @@ def _cuts(rows: Rows) -> Iterator[_Cut]:
         if node not in rows.activations or operation(node) not in _TAKE_PARTS:
             continue
         source = node.all_input_nodes[0]
+        if operation(source) in _CHOOSE:
+            continue
         if source.name not in axes and source.all_input_nodes:  # one of several results
             source = source.all_input_nodes[0]
         whole, taken = axes.get(source.name, ()), axes.get(node.name, ())

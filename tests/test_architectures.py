@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import mufx
 from mufx.api import Conversion, import_emitted
+from mufx.diagnostics import MufxError
 from mufx.manifest import ParameterEntry
 
 M = import_emitted(Path(__file__).parent / "models" / "architectures.py")
@@ -65,15 +66,28 @@ class Case:
 # Unequal factors, so that no axis can be taken for another: the residual stream x 4.
 D, FF, INNER, HEADS, RANK = 4.0, 6.0, 8.0, 2.0, 3.0
 
-EXPERTS = Case(
-    "a router reads out, an expert is hidden",
-    M.experts,
-    {"d": (16, 64), "ff": (8, 48)},
-    {
-        "piece.router.weight": ("output", D, 1),
-        "piece.up": ("hidden", D, FF),
-        "piece.down": ("hidden", FF, D),
-    },
+EXPERTS = (
+    Case(
+        "a router reads out, an expert is hidden",
+        M.experts,
+        {"d": (16, 64), "ff": (8, 48)},
+        {
+            "piece.router.weight": ("output", D, 1),
+            "piece.up": ("hidden", D, FF),
+            "piece.down": ("hidden", FF, D),
+        },
+    ),
+    Case(
+        "more experts, of which two that share the whole: their number is an axis that is kept",
+        M.experts,
+        {"d": (16, 64), "ff": (8, 48), "experts": (4, 8)},
+        {
+            "piece.router.weight": ("hidden", D, 2),
+            "piece.up": ("hidden", D, 2 * FF),
+            "piece.down": ("hidden", FF, 2 * D),
+        },
+        fixed={"normed": True},
+    ),
 )
 
 ATTENTION = (
@@ -357,7 +371,7 @@ POSITIONS = (
     ),
 )
 
-CASES = (EXPERTS, *ATTENTION, *STATES, *CONDITIONS, *WEIGHT_NORM, *SHARING, *POSITIONS)
+CASES = (*EXPERTS, *ATTENTION, *STATES, *CONDITIONS, *WEIGHT_NORM, *SHARING, *POSITIONS)
 each = pytest.mark.parametrize("case", [pytest.param(c, id=c.name) for c in CASES])
 
 
@@ -461,3 +475,56 @@ def test_a_tied_readout_folds_into_the_norm_before_it() -> None:
         assert str(own.role) == "input"
         assert (own.init_scale, own.lr_scale, own.eps_scale) == pytest.approx((1 / D, 1 / D, 1.0))
     assert conversion.manifest.changes == ()
+
+
+# -- what has no limit at large width -----------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Refusal:
+    """A model at two widths, and why it is not converted: code, what the place says, hint."""
+
+    name: str
+    build: Callable[..., nn.Module]
+    sizes: Mapping[str, tuple[int, int]]
+    code: str
+    line: str
+    hint: str
+    fixed: Mapping[str, object] = field(default_factory=dict)
+    inputs: tuple[Tensor, ...] = (X,)
+
+
+REFUSALS = (
+    Refusal(
+        "experts, and how many of them a token has, grow together",
+        M.experts,
+        {"d": (16, 64), "experts": (4, 8), "chosen": (2, 4)},
+        "MUF202",
+        "weights, chosen = self.router(x).softmax(-1).topk(self.chosen, dim=-1)",
+        "keep their number fixed",
+        {"ff": 8, "normed": True},
+    ),
+    Refusal(
+        "two of more experts, by weights that do not share the whole",
+        M.experts,
+        {"d": (16, 64), "experts": (4, 8)},
+        "MUF301",
+        "return self.last(x + self.piece(x))",
+        "divide what is chosen by its sum",
+        {"ff": 8, "normed": False},
+    ),
+)
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, id=c.name) for c in REFUSALS])
+def test_what_has_no_limit_is_refused_at_its_place(case: Refusal) -> None:
+    base, target = ({k: v[i] for k, v in case.sizes.items()} for i in (0, 1))
+
+    with pytest.raises(MufxError) as caught:
+        mufx.convert(case.build, case.inputs, {**case.fixed, **base}, {**case.fixed, **target})
+
+    (problem,) = caught.value.diagnostics
+    assert (problem.code, problem.hint.startswith(case.hint)) == (case.code, True)
+    assert problem.place is not None
+    lines = Path(problem.place.file).read_text(encoding="utf-8").splitlines()
+    assert lines[problem.place.line - 1].strip() == case.line

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from torch import fx
 
@@ -40,7 +41,12 @@ def extremum(flow: Flow, node: fx.Node) -> Value:
     if len(node.args) > 1 and isinstance(node.args[1], fx.Node):
         return together(flow, [flow.magnitude(0), flow.magnitude(1)])
     value = flow.magnitude(0)
-    return Several((value, Magnitude())) if len(node.args) > 1 or "dim" in node.kwargs else value
+    dim = argument(node, 1, "dim")[1]
+    if dim is None:
+        return value
+    axes = flow.axes_of(0)
+    grows = any(axes[d].grows for d in dims(dim, len(axes)))
+    return Several((value.chosen(node.name) if grows else value, Magnitude()))
 
 
 @REDUCTIONS.rule("sum", "nansum")
@@ -82,7 +88,9 @@ _RUNNING = "a running sum over"
 
 @REDUCTIONS.rule("cumsum")
 def cumsum(flow: Flow, node: fx.Node) -> Value:
-    """Running sums over an axis that does not grow."""
+    """Running sums over an axis that does not grow; of integers, such as offsets, over any."""
+    if flow.counts():
+        return Magnitude()
     _refuse_order(flow, _RUNNING, argument(node, 1, "dim")[1])
     return flow.magnitude(0)
 
@@ -94,7 +102,7 @@ def cumprod(flow: Flow, node: fx.Node) -> Value:
     return nonlinear(flow, node)
 
 
-@REDUCTIONS.rule("sort", "msort", "cummax", "cummin")
+@REDUCTIONS.rule("sort", "msort", "mode", "cummax", "cummin")
 def ordered(flow: Flow, node: fx.Node) -> Value:
     """Values of the operand in an order along an axis that does not grow, and their places."""
     default = 0 if operation(node) == "msort" else -1
@@ -136,7 +144,7 @@ def softmax(flow: Flow, node: fx.Node) -> Value:
     if isinstance(flow.value(0), Weight):
         return Magnitude(1 / m)
     flow.need(value, 0)
-    return flow.moved(Magnitude(), 1 / m)
+    return replace(flow.moved(Magnitude(), 1 / m), simplex=m != 1)
 
 
 def _affine(flow: Flow, gain: Slot, bias: Slot | None = None) -> Value:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import fx
 
 from mufx.magnitudes import Magnitude, Several, Value, Weight, joined_ways
-from mufx.rules.table import Flow, RuleTable, argument
+from mufx.rules.table import Flow, RuleTable, argument, dims, operation
 
 VIEWS = RuleTable()
 
@@ -74,16 +74,37 @@ def _has_tensor(index: object) -> bool:
     return isinstance(index, fx.Node)
 
 
-@VIEWS.rule("index_select", "gather", "take_along_dim", "take", "index")
+@VIEWS.rule("index_select", "gather", "index")
 def lookup(flow: Flow, node: fx.Node) -> Value:
     """Entries of the first operand, chosen by an integer tensor."""
-    return flow.magnitude(_first(node))
+    return _along(flow, node, argument(node, 1, "dim")[1])
 
 
-@VIEWS.rule("topk", "kthvalue", "mode")
+@VIEWS.rule("take_along_dim", "take")
+def taken(flow: Flow, node: fx.Node) -> Value:
+    """The same with the integer tensor before the axis."""
+    return _along(flow, node, argument(node, 2, "dim")[1])
+
+
+def _along(flow: Flow, node: fx.Node, dim: object) -> Magnitude:
+    """Some entries of the first operand along an axis, along all for `None`."""
+    value, axes = flow.magnitude(_first(node)), flow.axes_of(_first(node))
+    grows = isinstance(dim, int | None) and any(axes[d].grows for d in dims(dim, len(axes)))
+    return value.chosen(node.name) if grows else value
+
+
+@VIEWS.rule("topk", "kthvalue")
 def choice(flow: Flow, node: fx.Node) -> Value:
-    """Values of the operand, and their places."""
-    return Several((flow.magnitude(_first(node)), Magnitude()))
+    """The largest values of the operand, and their places; how many may not depend on width."""
+    slot, _ = argument(node, 1, "k")
+    if flow.ratio(slot) != 1:
+        flow.refuse(
+            "how many values are chosen grows with width",
+            "keep their number fixed: where experts and how many of them a token has grow "
+            "together, no parametrization is established",
+        )
+    dim = argument(node, 2, "dim")[1]
+    return Several((_along(flow, node, -1 if dim is None else dim), Magnitude()))
 
 
 @VIEWS.rule("cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "block_diag")
@@ -122,8 +143,8 @@ def where(flow: Flow, node: fx.Node) -> Value:
 
 
 _OVERWRITE = """
-    masked_fill index_fill masked_scatter scatter index_copy index_put select_scatter slice_scatter
-    copy maximum minimum fmax fmin
+    masked_fill index_fill masked_scatter index_copy index_put select_scatter slice_scatter copy
+    maximum minimum fmax fmin
 """.split()
 
 
@@ -132,6 +153,23 @@ def overwrite(flow: Flow, node: fx.Node) -> Value:
     """Some entries of the first operand are replaced by those of the last."""
     last = len(node.args) - 1
     return together(flow, [flow.magnitude(0), flow.magnitude(last if last else "value")])
+
+
+@VIEWS.rule("scatter")
+def scatter(flow: Flow, node: fx.Node) -> Value:
+    """The same; a fixed number of entries among zeros that become more is ever fewer of them."""
+    source, index = argument(node, 3, "src")[0], argument(node, 2, "index")[0]
+    last = source if flow.has(source) or source == 3 else "value"
+    kept, put = flow.magnitude(0), flow.magnitude(last)
+    axes, dim = flow.axes_of(0), argument(node, 1, "dim")[1]
+    (axis,) = dims(dim, len(axes))
+    if _is_zero(node.args[0]) and axes[axis].grows and not flow.axes_of(index)[axis].grows:
+        return replace(put, ratio=put.ratio / axes[axis].m, simplex=True)
+    return together(flow, [kept, put])
+
+
+def _is_zero(value: object) -> bool:
+    return isinstance(value, fx.Node) and operation(value) in ("zeros", "zeros_like", "new_zeros")
 
 
 @VIEWS.rule("setitem")

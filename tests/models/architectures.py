@@ -33,23 +33,26 @@ class Between(nn.Module):
 
 
 class Experts(nn.Module):
-    """A router, and experts of which each token has its best two."""
+    """A router, and experts of which each token has its best ones."""
 
-    def __init__(self, d: int, ff: int, experts: int = 4) -> None:
+    def __init__(self, d: int, ff: int, experts: int, chosen: int, normed: bool) -> None:
         super().__init__()
+        self.chosen, self.normed = chosen, normed
         self.router = nn.Linear(d, experts, bias=False)
         self.up = nn.Parameter(torch.randn(experts, d, ff) * 0.02)
         self.down = nn.Parameter(torch.randn(experts, ff, d) * 0.02)
 
     def forward(self, x: Tensor) -> Tensor:
-        weights, chosen = self.router(x).softmax(-1).topk(2, dim=-1)
+        weights, chosen = self.router(x).softmax(-1).topk(self.chosen, dim=-1)
+        if self.normed:
+            weights = weights / weights.sum(-1, keepdim=True)
         gates = torch.zeros_like(self.router(x)).scatter(-1, chosen, weights)
         each = torch.einsum("btef,efd->bted", torch.einsum("btd,edf->btef", x, self.up), self.down)
         return torch.einsum("bted,bte->btd", each, gates)
 
 
-def experts(d: int, ff: int) -> nn.Module:
-    return Between(d, Experts(d, ff))
+def experts(d: int, ff: int, experts: int = 4, chosen: int = 2, normed: bool = False) -> nn.Module:
+    return Between(d, Experts(d, ff, experts, chosen, normed))
 
 
 # -- attention ----------------------------------------------------------------------------------

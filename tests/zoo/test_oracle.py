@@ -9,7 +9,7 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -132,6 +132,24 @@ def test_the_oracle_sees_two_axes_that_were_exchanged() -> None:
 
     assert (m_in, m_out) == (4, 6)
     assert unlike(by_oracle(spec), broken) == [name]
+
+
+def test_the_number_of_experts_is_an_axis_that_is_kept() -> None:
+    """Where each token still has two: they are hidden, and as many times rarer is a gradient."""
+    few = next(spec for spec in SPECS if spec.name == "mixtral")
+    fixed = {name: value for name, value in few.fixed.items() if name != "num_local_experts"}
+    spec = replace(
+        few,
+        fixed=fixed,
+        base={**few.base, "num_local_experts": 4},
+        target={**few.target, "num_local_experts": 8},
+    )
+    said = by_mufx(spec)
+
+    assert said["model.layers.0.mlp.experts.gate_up_proj"] == Judged("hidden", 4, 2 * 6)
+    assert said["model.layers.0.mlp.experts.down_proj"] == Judged("hidden", 6, 2 * 4)
+    assert said["model.layers.0.mlp.gate.weight"] == Judged("hidden", 4, 2)
+    assert unlike(by_oracle(spec), said) == []
 
 
 def test_what_is_open_is_little() -> None:
