@@ -32,7 +32,9 @@ def test_the_original_with_rescaled_weights_is_the_emitted_module(spec: Spec) ->
             value = emitted.get_parameter(name)
             value.add_(torch.randn(value.shape, generator=generator) * 0.05)
             parameter.copy_(value * manifest.parameters[name].absorbed)
+    inputs = spec.source().inputs(3)
     for training in (True, False):
-        got, wanted = outputs(own.train(training), spec), outputs(emitted.train(training), spec)
+        got = outputs(own.train(training), inputs)
+        wanted = outputs(emitted.train(training), inputs)
         for one, other in zip(got, wanted, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4, equal_nan=True)
