@@ -376,6 +376,8 @@ def row(start: float, change: float, *, node: str = "x:mul#1", predicted: float 
         (row(0.0, -0.7, predicted=-0.5), False),
         (row(-2.0, -1.2), True),
         (row(0.2, 0.4, node="norm:rsqrt#1"), False),
+        (row(-0.5, 0.2), False),
+        (replace(row(-0.5, 0.2), size=Slope(0.2, 0.01)), True),
     ],
 )
 def test_what_departs(made: NodeRow, departs: bool) -> None:

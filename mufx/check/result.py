@@ -14,6 +14,7 @@ from mufx.check.slopes import UNJUDGED, Slope, Verdict
 from mufx.check.training import Run
 
 _AGREES: Final = 0.1
+_STARTS_SMALL: Final = -0.3
 _INVERSE: Final = re.compile(":(rsqrt|reciprocal)#")
 
 
@@ -75,9 +76,9 @@ class NodeRow:
         if self.variant is Variant.SP or _INVERSE.search(self.node):
             return False
         judged = self.change.relative_to(self.design)
-        if self.starts_larger or judged in (Verdict.GROWS, Verdict.DIVERGED):
+        if self.starts_larger or self.learned.relative_to(self.design) is Verdict.GROWS:
             return True
-        if self.change.value is None and judged is Verdict.VANISHES:
+        if judged is Verdict.DIVERGED or (self.change.value is None and judged is Verdict.VANISHES):
             return True
         if self.variant is not Variant.MUP:
             return False
@@ -91,6 +92,17 @@ class NodeRow:
         if self.variant is Variant.SP or _INVERSE.search(self.node):
             return False
         return self.change.relative_to(self.design) not in UNJUDGED
+
+    @property
+    def learned(self) -> Slope:
+        """What growth is judged by: the change, or the size that it has led to.
+
+        No change is larger than the sizes before and after it. What starts with width**-0.5, as a
+        readout does, changes the more the less it began with, and ends with a size of its own.
+        """
+        start = self.start.value
+        small = start is not None and start - self.design + 2 * self.start.error < _STARTS_SMALL
+        return self.size if small else self.change
 
     @property
     def _transient(self) -> float:
@@ -216,9 +228,9 @@ class Checked:
 
     def _left(self, variant: Variant) -> list[float]:
         return [
-            row.change.value - row.design
+            row.learned.value - row.design
             for row in self.of(variant)
-            if row.change.value is not None and row.verdict is not Verdict.NOISY
+            if row.learned.value is not None and row.verdict is not Verdict.NOISY
         ]
 
     def document(self) -> dict[str, object]:
