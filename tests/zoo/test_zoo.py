@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mufx.api import Conversion, convert_source
 from mufx.diagnostics import MufxError
 from mufx.inputs import Inputs
+from mufx.recording import Size
 from tests.zoo.roles import roles
 from tests.zoo.specs import SPECS, Spec
 
@@ -68,8 +69,11 @@ def doubled(spec: Spec) -> Inputs:
     names = [node.name for node in recording.graph.nodes if node.op == "placeholder"]
     given = {**dict(zip(names, args, strict=False)), **kwargs}
     for name, dim in recording.symbols.values():
-        if dim > 0:
-            given[name] = torch.cat([given[name], given[name]], dim)
+        value, tensor = recording.values[name], given[name]
+        assert value is not None
+        assert isinstance(tensor, Tensor)
+        if dim > 0 and isinstance(value.shape[dim], Size):
+            given[name] = torch.cat([tensor, tensor], dim)
     return tuple(given[name] for name in names[: len(args)]), {n: given[n] for n in kwargs}
 
 
