@@ -467,6 +467,8 @@ OTHERS = (
                 2, 7, 32, generator=torch.Generator().manual_seed(0)
             ),
         },
+        lr=2e-3,
+        wide=2,
     ),
     Spec(
         "dit",
