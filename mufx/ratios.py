@@ -505,9 +505,8 @@ class Correct(Walk):
         self._settle(weight, slot)
         wanted = math.prod(self.multipliers.get((u.node, u.parameter), 1.0) for u in uses)
         if x_slot is not None and (x.is_unknown or not same(x.ratio, wanted)):
-            if (
-                x.is_one and not x.is_unknown
-            ):  # a multiplier of the weight, not an error of the activation
+            # A multiplier of the weight, not an error of the activation:
+            if x.is_one and not x.is_unknown:
                 self._insert(x_slot, wanted)
             self.need(x, x_slot, wanted)
         return Magnitude()
