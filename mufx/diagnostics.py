@@ -11,6 +11,7 @@ import sysconfig
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 
 
@@ -41,11 +42,16 @@ class Place:
         Installed packages come first: a virtual environment often lies in the working folder.
         """
         path = Path(self.file)
-        installed = (sysconfig.get_path(name) for name in ("purelib", "platlib"))
-        for folder in (*map(Path, installed), Path.cwd(), *map(Path, sys.path)):
+        for folder in (*_installed(), Path.cwd(), *map(Path, sys.path)):
             if folder.is_absolute() and folder.name and path.is_relative_to(folder):
                 return replace(self, file=path.relative_to(folder).as_posix())
         return replace(self, file=path.name)
+
+
+@cache
+def _installed() -> tuple[Path, ...]:
+    """Where packages are installed; asking takes longer than a pass over a layer."""
+    return tuple(Path(sysconfig.get_path(name)) for name in ("purelib", "platlib"))
 
 
 CODES: dict[str, str] = {

@@ -31,6 +31,8 @@ _CONTAINER_FRAMES = (
     os.path.join(_MODULES, "container.py"),
 )
 
+_ATOMS = frozenset({int, float, bool, str, type(None), torch.dtype})  # what most arguments are
+
 TorchFunction = Callable[..., object]
 
 
@@ -122,6 +124,8 @@ class Recorder(TorchFunctionMode):
 
     def arguments(self, value: Any) -> Any:
         """`value` with nodes for tensors, sizes for symbolic numbers, one mark for devices."""
+        if type(value) in _ATOMS:
+            return value
         if isinstance(value, torch.Tensor):
             return self.node_of(value)
         if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
@@ -315,6 +319,8 @@ def _fresh(result: object, inputs: list[torch.Tensor]) -> object:
 
 def tensors(value: object) -> list[torch.Tensor]:
     """The tensors in nested tuples, lists and mappings."""
+    if type(value) in _ATOMS:
+        return []
     if isinstance(value, torch.Tensor):
         return [value]
     if isinstance(value, (tuple, list)):
