@@ -80,7 +80,7 @@ def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {n: tuple(p.shape) for n, p in model.named_parameters(remove_duplicate=False)}
 
 
-Behaviour = Callable[[nn.Module, int | None], object | None]
+Behaviour = Callable[["Built", int | None], object | None]
 """What a model's forward pass does in its first calls, or in all of them."""
 
 
@@ -120,16 +120,17 @@ def _has_effect(
     """Compares two models that differ in one knob: at base, else at target."""
     for one, there in ((base, target), (target, base)):
         try:
-            other = build(factory, {**one.knobs, name: there.knobs[name]})
+            knobs = {**one.knobs, name: there.knobs[name]}
+            other = Built(knobs, build(factory, knobs))
         except MufxError:  # a combination that the model does not accept says nothing
             continue
-        if shapes(one.model) != shapes(other):
+        if shapes(one.model) != shapes(other.model):
             return True
-        return any(_differs(one.model, other, behaviour, calls) for calls in _CALLS)
+        return any(_differs(one, other, behaviour, calls) for calls in _CALLS)
     return True
 
 
-def _differs(one: nn.Module, other: nn.Module, behaviour: Behaviour, calls: int | None) -> bool:
+def _differs(one: Built, other: Built, behaviour: Behaviour, calls: int | None) -> bool:
     seen = behaviour(one, calls)
     return seen is None or seen != behaviour(other, calls)
 

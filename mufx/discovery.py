@@ -9,7 +9,6 @@ import ast
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -34,7 +33,7 @@ class Found:
     factory: Factory
     module: ModuleType
     file: Path
-    inputs: Callable[[Mapping[str, object]], MakeInputs] | None = None
+    inputs: MakeInputs | None = None
 
 
 def find(spec: str) -> Found:
@@ -48,8 +47,7 @@ def find(spec: str) -> Found:
     foreign = adapted(spec)
     if foreign is not None:
         file = Path(str(foreign.module.__file__))
-        inputs = partial(example_inputs, spec, foreign)
-        return Found(foreign.factory, foreign.module, file, inputs)
+        return Found(foreign.factory, foreign.module, file, example_inputs(spec, foreign))
     path, attribute = _split(spec)
     if path.endswith(".py"):
         module = import_file(Path(path))

@@ -163,7 +163,8 @@ class _Forward(Recorder):
                 error(
                     "MUF105",
                     f"forward failed: {type(problem).__name__}: {problem}",
-                    hint="check that the inputs fit the model at this size",
+                    hint="check that the inputs fit the model at this size; one that is as wide "
+                    "as the model names a knob among its sizes",
                     place=self._failed_at(problem),
                 )
             ) from problem

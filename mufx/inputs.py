@@ -1,4 +1,8 @@
-"""Example inputs: from a user's function or values, or described on the command line."""
+"""Example inputs: from a user's function or values, or described on the command line.
+
+An input may be as wide as the model. Functions are given the knobs that they name, and a size that
+is described by a knob's name is that knob's.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +17,12 @@ import torch
 
 from mufx.diagnostics import MufxError, Place, error
 from mufx.factory import place_of
-from mufx.knobs import did_you_mean
+from mufx.knobs import Knobs, did_you_mean
 from mufx.loading import described, place_in_user_code, preserved_rng
 
 Inputs = tuple[tuple[object, ...], dict[str, object]]
-MakeInputs = Callable[[int], Inputs]
+MakeInputs = Callable[[int, Knobs], Inputs]
+"""Inputs for a batch size and the knobs of a model."""
 
 _DTYPES: dict[str, torch.dtype] = {
     str(dtype).removeprefix("torch."): dtype
@@ -35,27 +40,32 @@ _DTYPES: dict[str, torch.dtype] = {
 }
 _SYNTAX = re.compile(r"(?:(\w+)\s*:)?\s*(\w+)\s*\[([^\]]*)\]\s*(?:<\s*(\d+))?")
 _EXAMPLE = "idx:int64[2,16]<50257"
+_BATCH = "batch"  # the size that is no knob's
 
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """One described tensor: `name:dtype[sizes]<high`; a size of None is the batch size."""
+    """One described tensor: `name:dtype[sizes]<high`; a size may be `batch` or a knob's name."""
 
     name: str  # "" for a positional one
     dtype: torch.dtype
-    shape: tuple[int | None, ...]
+    shape: tuple[int | str, ...]
     high: int | None = None
 
     def __str__(self) -> str:
         """The description, as `parse_input` reads it."""
-        sizes = ",".join("batch" if size is None else str(size) for size in self.shape)
+        sizes = ",".join(map(str, self.shape))
         name = f"{self.name}:" if self.name else ""
         high = f"<{self.high}" if self.high is not None else ""
         return f"{name}{str(self.dtype).removeprefix('torch.')}[{sizes}]{high}"
 
-    def tensor(self, batch: int) -> torch.Tensor:
-        """A CPU tensor: integers below `high`, standard normal floats, or all True."""
-        shape = [batch if size is None else size for size in self.shape]
+    def tensor(self, batch: int, knobs: Knobs) -> torch.Tensor:
+        """A CPU tensor: integers below `high`, standard normal floats, or all True.
+
+        Raises:
+            MufxError: `MUF013` for a size that is no whole knob.
+        """
+        shape = [self._size(size, {**knobs, _BATCH: batch}) for size in self.shape]
         generator = torch.Generator().manual_seed(0)
         if self.dtype is torch.bool:
             return torch.ones(shape, dtype=torch.bool)
@@ -63,9 +73,22 @@ class InputSpec:
             return torch.randint(self.high, shape, generator=generator, dtype=self.dtype)
         return torch.randn(shape, generator=generator, dtype=self.dtype)
 
+    def _size(self, size: int | str, knobs: Knobs) -> int:
+        known = size if isinstance(size, int) else knobs.get(size)
+        if isinstance(known, int):
+            return known
+        names = ", ".join(name for name, value in knobs.items() if isinstance(value, int))
+        raise MufxError(
+            error(
+                "MUF013",
+                f"--input '{self}' has a size {size}, which is none of {names}",
+                hint="name a knob of --base and --target that is a whole number, or give a number",
+            )
+        )
+
 
 def parse_input(text: str) -> InputSpec:
-    """Reads `idx:int64[2,16]<50257`; the size `batch` stands for the batch size.
+    """Reads `idx:int64[2,16]<50257`; the size `batch` stands for the batch size, others for knobs.
 
     Raises:
         MufxError: `MUF013` where the text is not of this form.
@@ -77,8 +100,8 @@ def parse_input(text: str) -> InputSpec:
     if dtype not in _DTYPES:
         raise _malformed(text, f"has none of these dtypes: {', '.join(_DTYPES)}")
     shape = [size.strip() for size in sizes.split(",")] if sizes.strip() else []
-    if any(not (size == "batch" or size.isdecimal()) for size in shape):
-        raise _malformed(text, "has a size that is neither a number nor `batch`")
+    if any(not (size.isidentifier() or size.isdecimal()) for size in shape):
+        raise _malformed(text, "has a size that is neither a number, nor `batch`, nor a knob")
     whole = not (_DTYPES[dtype].is_floating_point or _DTYPES[dtype].is_complex)
     bounded = whole and dtype != "bool"
     if bounded and (high is None or int(high) < 1):
@@ -88,7 +111,7 @@ def parse_input(text: str) -> InputSpec:
     return InputSpec(
         name=name or "",
         dtype=_DTYPES[dtype],
-        shape=tuple(None if size == "batch" else int(size) for size in shape),
+        shape=tuple(int(size) if size.isdecimal() else size for size in shape),
         high=int(high) if high is not None else None,
     )
 
@@ -119,9 +142,9 @@ def from_specs(specs: Sequence[InputSpec], forward: Callable[..., object]) -> Ma
             )
         )
 
-    def make(batch: int) -> Inputs:
-        args = tuple(s.tensor(batch) for s in specs if not s.name)
-        return args, {s.name: s.tensor(batch) for s in specs if s.name}
+    def make(batch: int, knobs: Knobs) -> Inputs:
+        args = tuple(s.tensor(batch, knobs) for s in specs if not s.name)
+        return args, {s.name: s.tensor(batch, knobs) for s in specs if s.name}
 
     return make
 
@@ -129,23 +152,41 @@ def from_specs(specs: Sequence[InputSpec], forward: Callable[..., object]) -> Ma
 def from_values(given: object, place: Place | None = None) -> MakeInputs:
     """Inputs from a tuple of args, a dict of kwargs, a tensor, or a callable `(batch=2)`.
 
-    Values are the same at every batch size. `place` is where they are defined.
+    A callable may also have parameters of the names of knobs. Values are the same at every size.
+    `place` is where they are defined.
 
     Raises:
         MufxError: `MUF013` for anything else; a callable's errors show when it is called.
     """
     if callable(given) and not isinstance(given, torch.Tensor):
         function = given
-        return lambda batch: _split(_called(function, batch), place_of(function))
+        return lambda batch, knobs: _split(_called(function, batch, knobs), place_of(function))
     values = _split(given, place)
-    return lambda batch: values
+    return lambda batch, knobs: values
 
 
-def _called(function: Callable[..., object], batch: int) -> object:
+def at_sizes(function: Callable[..., object], batch: int, knobs: Knobs) -> object:
+    """Calls a user's function with the knobs that it names, and the batch size if it takes one."""
+    signature = inspect.signature(function)
+    given = {name: value for name, value in knobs.items() if _is_named(signature, name)}
+    try:
+        signature.bind(batch, **given)
+    except TypeError:
+        return function(**given)
+    return function(batch, **given)
+
+
+def _is_named(signature: inspect.Signature, name: str) -> bool:
+    parameter = signature.parameters.get(name)
+    by_keyword = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return parameter is not None and parameter.kind in by_keyword
+
+
+def _called(function: Callable[..., object], batch: int, knobs: Knobs) -> object:
     place = place_of(function)
     with preserved_rng():
         try:
-            return function(batch) if _takes_batch(function) else function()
+            return at_sizes(function, batch, knobs)
         except Exception as problem:
             raise MufxError(
                 error(
@@ -155,14 +196,6 @@ def _called(function: Callable[..., object], batch: int) -> object:
                     place=place_in_user_code(problem, Path(place.file).parent) or place,
                 )
             ) from problem
-
-
-def _takes_batch(function: Callable[..., object]) -> bool:
-    try:
-        inspect.signature(function).bind(1)
-    except TypeError:
-        return False
-    return True
 
 
 def _split(value: object, place: Place | None) -> Inputs:

@@ -15,6 +15,7 @@ from mufx.align import Trace
 from mufx.constants import Constants
 from mufx.construction import Construction
 from mufx.diagnostics import Diagnostic, Place
+from mufx.knobs import Knobs
 from mufx.magnitudes import Site
 from mufx.moments import Moments
 from mufx.ratios import Use
@@ -142,6 +143,8 @@ class Program:
     base: Construction
     target: Construction
     along: Construction
+    further: Knobs
+    """The knobs of `along`: those of the source further along the way, or its target's."""
     train: Trace
     evaluate: Trace
     rules: RuleTable = field(default_factory=lambda: RULES)

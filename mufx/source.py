@@ -19,7 +19,7 @@ from mufx.diagnostics import Diagnostic, MufxError, Place, error, raise_errors
 from mufx.discovery import Found, find
 from mufx.factory import Factory, factory_of, place_of
 from mufx.garbage import uncollected
-from mufx.inputs import Inputs, InputSpec, MakeInputs, from_specs, from_values, signature_of
+from mufx.inputs import InputSpec, MakeInputs, from_specs, from_values, signature_of
 from mufx.knobs import (
     Knobs,
     check_knobs,
@@ -38,7 +38,7 @@ class Source:
 
     Attributes:
         build: Makes the model from keyword knobs, on the current default device.
-        inputs: Example inputs for a batch size, as `(args, kwargs)`; CPU tensors.
+        inputs: Example inputs for a batch size and knobs, as `(args, kwargs)`; CPU tensors.
         base: The knobs where the user tunes.
         target: The knobs of what the user trains; the same names as in `base`.
         vary: Where base and target are equal: the knobs that would grow.
@@ -48,7 +48,7 @@ class Source:
     """
 
     build: Callable[..., nn.Module]
-    inputs: Callable[[int], Inputs]
+    inputs: MakeInputs
     base: Mapping[str, object]
     target: Mapping[str, object]
     vary: tuple[str, ...]
@@ -107,17 +107,14 @@ def load(
     base = base if base is not None else _sizes(names, "base", found)
     target = target if target is not None else _sizes(names, "target", found)
     given = inputs if inputs is not None else names.get("example_inputs")
-    adapted = None
-    if given is None and found.inputs is not None and base is not None:
-        adapted = found.inputs(base)
     if base is None or target is None:
-        lines = _lines(given if given is not None else adapted)
+        lines = _lines(given if given is not None else found.inputs)
         raise MufxError(*no_sizes(found.factory, spec, base, target, lines))
     raise_errors(check_knobs(found.factory, base, target, vary))
     request = _Request(found.factory, spec, base, target, tuple(vary))
     digest = hashlib.sha256(found.file.read_bytes()).hexdigest()
     if given is None:
-        return _checked(request, adapted, digest)
+        return _checked(request, found.inputs, digest)
     if _is_specs(given):
         return _checked(request, given, digest)
     return _checked(request, from_values(given, Place(str(found.file), 1)), digest)
@@ -212,7 +209,7 @@ def _inputs(
         raise MufxError(no_inputs(request.factory, request.spec, sizes, (base, target)))
     forward = type(base).forward
     make = given if callable(given) else from_specs(given, forward)
-    args, kwargs = make(BATCH)
+    args, kwargs = make(BATCH, request.base)
     try:
         inspect.signature(forward).bind(base, *args, **kwargs)
     except TypeError as problem:
@@ -233,12 +230,11 @@ def _idle_knobs(
     """The knobs that differ and change nothing."""
     if target is None or dict(request.base) == dict(request.target):
         return []
-    inputs = make(BATCH)
     idle = without_effect(
         request.factory,
         Built(request.base, base),
         Built(request.target, target),
-        lambda model, first: calls(model, inputs, first),
+        lambda built, first: calls(built.model, make(BATCH, built.knobs), first),
     )
     differing = [n for n in request.base if request.base[n] != request.target[n]]
     if not idle and shapes(base) == shapes(target):

@@ -60,13 +60,13 @@ def _traced(
     source: Source, along: Knobs, optimizer: Optimizer, form: Form, rules: RuleTable, batch: int
 ) -> Program:
     builds = [_build(source, knobs) for knobs in (source.base, source.target, along)]
-    inputs = source.inputs(batch)
+    inputs = [source.inputs(batch, knobs) for knobs in (source.base, source.target, along)]
     spelled: dict[Callable[..., object], Callable[..., object]] = {}
 
     def record(training: bool) -> Trace:
         recordings = [
-            record_forward(build.model, inputs, training=training, free_sizes=free, spelled=spelled)
-            for build, free in zip(builds, (False, True, False), strict=True)
+            record_forward(build.model, given, training=training, free_sizes=free, spelled=spelled)
+            for build, given, free in zip(builds, inputs, (False, True, False), strict=True)
         ]
         base, target, further = recordings
         return align(base, target, further, training)
@@ -74,7 +74,7 @@ def _traced(
     def lowered(training: bool, precision: Precision) -> Recording:
         model = builds[0].model
         return record_forward(
-            model, inputs, training=training, precision=precision, spelled=spelled
+            model, inputs[0], training=training, precision=precision, spelled=spelled
         )
 
     train = record(True)
@@ -82,15 +82,15 @@ def _traced(
     if spelled:
         train = record(True)
     train = taken_types(train, partial(lowered, True))
-    fixed = record_forward(builds[1].model, inputs, training=False, spelled=spelled)
+    fixed = record_forward(builds[1].model, inputs[1], training=False, spelled=spelled)
     evaluate = in_other_mode(train, fixed)
     if evaluate is None:
         evaluate = taken_types(record(False), partial(lowered, False))
     found = [d for t in (train, evaluate) for d in t.recording.diagnostics]
     base, target, further = builds
-    return Program(source, optimizer, form, base, target, further, train, evaluate, rules).report(
-        *found
-    )
+    return Program(
+        source, optimizer, form, base, target, further, along, train, evaluate, rules
+    ).report(*found)
 
 
 def _build(source: Source, knobs: Knobs) -> Construction:

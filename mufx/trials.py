@@ -47,7 +47,7 @@ def proposed_inputs(base: nn.Module, target: nn.Module) -> list[str]:
         inputs: Inputs = (
             (),
             {
-                name: parse_input(f"{name}:{kind}").tensor(2)
+                name: parse_input(f"{name}:{kind}").tensor(2, {})
                 for name, kind in zip(names, choice, strict=True)
             },
         )

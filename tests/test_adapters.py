@@ -33,7 +33,7 @@ def refusal(spec: str, base: Mapping[str, object], target: Mapping[str, object])
 def test_a_model_type_is_its_language_model_and_tokens_below_its_vocabulary() -> None:
     source = mufx.load("hf:llama", {**BASE, "vocab_size": 50}, {**TARGET, "vocab_size": 50})
 
-    args, inputs = source.inputs(3)
+    args, inputs = source.inputs(3, source.base)
     tokens = inputs["input_ids"]
 
     assert source.name == "LlamaForCausalLM"
@@ -87,7 +87,7 @@ def test_positions_without_an_end_leave_the_length_open() -> None:
         {"d_model": 64, "n_head": 4, "n_layer": 1},
         {"d_model": 128, "n_head": 8, "n_layer": 1},
     )
-    tokens = mufx.load("hf:xlnet", *sizes).inputs(2)[1]["input_ids"]
+    tokens = mufx.load("hf:xlnet", *sizes).inputs(2, sizes[0])[1]["input_ids"]
     assert isinstance(tokens, Tensor)
     assert tokens.shape == (2, 16)
 

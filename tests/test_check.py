@@ -452,7 +452,7 @@ def test_widths_by_default_are_four_that_the_model_takes(name: str) -> None:
     def fits(knobs: Mapping[str, object]) -> bool:
         try:
             with torch.device("meta"):
-                args, kwargs = source.inputs(2)
+                args, kwargs = source.inputs(2, source.base)
                 source.build(**knobs)(*args, **kwargs)
         except (ValueError, RuntimeError, AssertionError):
             return False

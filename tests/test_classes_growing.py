@@ -27,7 +27,7 @@ def of_example(build: Callable[..., nn.Module], module: object) -> Pair:
         with torch.device("meta"):
             return build(**knobs) if config is None else build(config(**knobs))
 
-    return Pair(at(names["base"]), at(names["target"]), from_values(names["example_inputs"])(2))
+    return Pair(at(names["base"]), at(names["target"]), from_values(names["example_inputs"])(2, {}))
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_answers_are_what_two_sizes_show() -> None:
     program = trace_instance(Scaled(64), (IDX,), GROW, numbers={key: "grows", "scale": "grows"})
     source = mufx.Source(
         lambda **k: Scaled(**k),
-        lambda _: ((IDX,), {}),
+        lambda batch, knobs: ((IDX,), {}),
         {"width": 16},
         {"width": 64},
         (),

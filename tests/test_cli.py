@@ -155,7 +155,7 @@ def test_options_reach_the_conversion(converted: list[FakeConversion]) -> None:
     (made,) = converted
     assert (made.form, made.optimizer) == ("table8", "sgd")
     assert made.source.target == {"n_embd": 256, "n_head": 8}
-    (idx,) = made.source.inputs(2)[1].values()
+    (idx,) = made.source.inputs(2, made.source.base)[1].values()
     assert getattr(idx, "shape", None) == (7, 16)
 
 

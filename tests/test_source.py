@@ -69,7 +69,7 @@ def test_a_file_that_says_everything() -> None:
     source = load(MLP)
     assert (source.name, source.spec) == ("MLP", MLP)
     assert (source.base, source.target) == ({"width": 64}, {"width": 256})
-    args, kwargs = source.inputs(3)
+    args, kwargs = source.inputs(3, source.base)
     assert [a.shape for a in args if isinstance(a, torch.Tensor)] == [(3, 10)]
     assert kwargs == {}
     assert source.build(**source.target).get_parameter("into.weight").shape == (256, 10)
@@ -83,7 +83,7 @@ def test_the_root_is_the_module_that_no_other_module_constructs_even_through_a_f
 
 
 def test_described_inputs_go_by_the_names_of_forwards_parameters() -> None:
-    args, kwargs = load(GPT, SMALL, LARGE, IDX).inputs(5)
+    args, kwargs = load(GPT, SMALL, LARGE, IDX).inputs(5, SMALL)
     idx = kwargs["idx"]
     assert args == ()
     assert isinstance(idx, torch.Tensor)
@@ -537,7 +537,7 @@ def test_malformed_knobs(text: str) -> None:
         "idx:int64",
         "idx:int64[2,16]",
         "x:float[2]",
-        "x:float32[2,b]",
+        "x:float32[2,-1]",
         "x:float32[2]<3",
         "x:int64[2]<0",
         "a b:int64[2]<3",
@@ -548,10 +548,13 @@ def test_malformed_inputs(text: str) -> None:
 
 
 def test_inputs_of_every_kind() -> None:
-    mask, tokens = parse_input("m:bool[2]").tensor(9), parse_input("int32[batch]<1").tensor(3)
+    mask, tokens = (
+        parse_input("m:bool[2]").tensor(9, {}),
+        parse_input("int32[batch]<1").tensor(3, {}),
+    )
     assert torch.equal(mask, torch.tensor([True, True]))
     assert torch.equal(tokens, torch.zeros(3, dtype=torch.int32))
-    assert parse_input("x:bfloat16[]").tensor(3).shape == ()
+    assert parse_input("x:bfloat16[]").tensor(3, {}).shape == ()
 
 
 # -- from Python --------------------------------------------------------------------------------
@@ -586,6 +589,63 @@ def called(build: Callable[..., nn.Module], inputs: ExampleInputs = TENSOR) -> S
     return from_callable(build, inputs, {"width": 8}, {"width": 32})
 
 
+class Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = h + self.down(self.up(h).relu())
+        return output
+
+
+def hidden(batch: int = 2, width: int = 3) -> torch.Tensor:
+    return torch.zeros(batch, 5, width)
+
+
+def hidden_by_keyword(*, width: int) -> dict[str, torch.Tensor]:
+    return {"h": torch.zeros(2, 5, width)}
+
+
+@pytest.mark.parametrize("inputs", [hidden, hidden_by_keyword])
+def test_inputs_are_given_the_knobs_that_they_name(inputs: ExampleInputs) -> None:
+    source = called(Block, inputs)
+
+    for knobs in (source.base, source.target):
+        args, kwargs = source.inputs(2, knobs)
+        (h,) = (*args, *kwargs.values())
+        assert isinstance(h, torch.Tensor)
+        assert h.shape == (2, 5, knobs["width"])
+
+
+def test_a_described_size_may_be_a_knob() -> None:
+    source = load(
+        f"{__file__}:Block", {"width": 8}, {"width": 32}, [parse_input("h:float32[batch,5,width]")]
+    )
+
+    (h,) = source.inputs(3, source.target)[1].values()
+
+    assert isinstance(h, torch.Tensor)
+    assert h.shape == (3, 5, 32)
+
+
+def test_a_described_size_that_is_no_knob() -> None:
+    (problem,) = refused(
+        lambda: load(
+            f"{__file__}:Block",
+            {"width": 8},
+            {"width": 32},
+            [parse_input("h:float32[batch,5,wdth]")],
+        )
+    )
+
+    assert problem.code == "MUF013"
+    assert problem.message == (
+        "--input 'h:float32[batch,5,wdth]' has a size wdth, which is none of width, batch"
+    )
+
+
 def from_open_keywords(**knobs: int) -> nn.Module:
     return Net(**knobs)
 
@@ -608,7 +668,7 @@ def test_any_callable_is_a_factory(build: Callable[..., nn.Module]) -> None:
     ],
 )
 def test_inputs_are_args_kwargs_or_a_tensor(inputs: ExampleInputs) -> None:
-    args, kwargs = called(Net, inputs).inputs(2)
+    args, kwargs = called(Net, inputs).inputs(2, {})
     (x,) = (*args, *kwargs.values())
     assert isinstance(x, torch.Tensor)
     assert x.shape == (2, 4)

@@ -21,7 +21,7 @@ from mufx.inputs import Inputs, MakeInputs
 from mufx.loading import described, preserved_rng
 
 ModelInputs = Callable[[Mapping[str, object], int], Mapping[str, object]]
-"""Example inputs of forward, by name, from the knobs at base and a batch size; CPU tensors."""
+"""Example inputs of forward, by name, from the knobs and a batch size; CPU tensors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +51,13 @@ def adapted(spec: str) -> Adapted | None:
     return None if where is None else _called(_loaded(scheme, where), rest, f"{scheme}: is {where}")
 
 
-def example_inputs(spec: str, found: Adapted, knobs: Mapping[str, object]) -> MakeInputs:
-    """The example inputs that an adapter makes of these knobs, by batch size.
+def example_inputs(spec: str, found: Adapted) -> MakeInputs:
+    """The example inputs that an adapter makes.
 
     They raise `MUF013` where the adapter has none that fit.
     """
 
-    def make(batch: int) -> Inputs:
+    def make(batch: int, knobs: Mapping[str, object]) -> Inputs:
         try:
             with preserved_rng():
                 return (), dict(found.inputs(dict(knobs), batch))

@@ -11,13 +11,14 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from mufx.diagnostics import MufxError
 from mufx.inputs import Inputs
+from mufx.knobs import Knobs
 from mufx.source import Source
 from mufx.sweep.batches import Data, Loss, batches
 
 
 @dataclass(frozen=True)
 class Feed:
-    """Batches of a seed: the same ones at every width.
+    """Batches of a seed: the same ones at every width, as far as they are no wider themselves.
 
     `data` is None for synthetic data: one batch of example inputs, learned by heart. Where the
     model returns no loss its target is random.
@@ -29,16 +30,16 @@ class Feed:
     loss: Loss
     classes: tuple[tuple[int, ...], int] | None = None
 
-    def batches(self, seed: int, count: int, device: torch.device) -> list[Inputs]:
-        """`count` batches.
+    def batches(self, seed: int, count: int, device: torch.device, knobs: Knobs) -> list[Inputs]:
+        """`count` batches for a model of these knobs.
 
         Raises:
             MufxError: `MUF753` and `MUF754` for the user's data.
         """
         torch.manual_seed(seed)
         if self.data is not None:
-            return list(islice(batches(self.data, self.batch, count, device), count))
-        args, kwargs = self.source.inputs(self.batch)
+            return list(islice(batches(self.data, self.batch, count, device, knobs), count))
+        args, kwargs = self.source.inputs(self.batch, knobs)
         if self.classes is not None:
             shape, high = self.classes
             args = (*args, torch.randint(high, shape))
@@ -52,7 +53,7 @@ def feed(source: Source, data: Data | None, batch: int, loss: Loss) -> Feed:
         return Feed(source, data, batch, loss)
     synthetic = Feed(source, None, batch, loss)
     model = source.build(**source.base)
-    given = synthetic.batches(0, 1, torch.device("cpu"))[0]
+    given = synthetic.batches(0, 1, torch.device("cpu"), source.base)[0]
     return replace(synthetic, classes=_classes(model, given, loss))
 
 

@@ -11,6 +11,8 @@ from hashlib import sha256
 from typing import Final
 
 import torch
+from torch import fx
+from torch.utils._pytree import tree_leaves
 
 from mufx.api import Conversion, convert_source
 from mufx.applying import apply
@@ -46,7 +48,8 @@ class Experiment:
     def __call__(self, variant: Variant, width: int, seed: int) -> Run:
         """One run: the seed gives the init, and then the batches."""
         device = self.models.device
-        first, *rest = self.feed.batches(seed, self.request.steps + 1, device)
+        knobs = self.models.widths[width]
+        first, *rest = self.feed.batches(seed, self.request.steps + 1, device, knobs)
         args, kwargs = first
         probe = args[: self.feed.loss.positional], kwargs
         loss = self.feed.loss
@@ -101,10 +104,33 @@ def planned(
     _check_base(source, list(models.widths), place)
     for width, knobs in models.widths.items():
         _check_width(models, width, knobs, place)
-    loss = Loss(len(source.inputs(BATCH)[0]), place)
+    loss = Loss(len(source.inputs(BATCH, source.base)[0]), place)
     fed = feed(source, data, request.batch, loss)
-    fed.batches(0, request.steps + 1, torch.device("cpu"))
+    if fed.classes is not None:
+        _check_classes(models.conversion(models.widths[max(models.widths)]), place)
+    fed.batches(0, request.steps + 1, torch.device("cpu"), source.base)
     return Experiment(models, fed, request)
+
+
+def _check_classes(conversion: Conversion, place: Place) -> None:
+    """Random targets are classes of the last axis: with more of them the task is another one."""
+    trace = conversion.program.train
+    axes = trace.axes[_first_of(trace.graph.output_node()).name]
+    if axes[-1].grows:
+        base, target = axes[-1].base, axes[-1].target
+        raise MufxError(
+            error(
+                "MUF755",
+                f"forward returns no loss, and its output is as wide as the model ({base} to "
+                f"{target} numbers), so a loss made of it is another task at every width",
+                hint="check a model with its readout, or let forward return a loss",
+                place=place,
+            )
+        )
+
+
+def _first_of(output: fx.Node) -> fx.Node:
+    return next(leaf for leaf in tree_leaves(output.args) if isinstance(leaf, fx.Node))
 
 
 def digest(experiment: Experiment, width: int) -> str:

@@ -44,5 +44,5 @@ def table(model: nn.Module, inputs: ExampleInputs, *, batch: int = BATCH) -> Cla
     Raises:
         MufxError: `MUF10x`: the model cannot be recorded.
     """
-    identities = find_identities(model, from_values(inputs)(batch))
+    identities = find_identities(model, from_values(inputs)(batch, {}))
     return listed(identities, type(model).__name__)

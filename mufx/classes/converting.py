@@ -67,7 +67,7 @@ def convert_instance(
     Raises:
         MufxError: As `trace_instance` and `mufx.convert`; `MUF711` to `MUF713` of `inits`.
     """
-    made = from_values(inputs)(BATCH)
+    made = from_values(inputs)(BATCH, {})
     program = program_of(model, made, find_identities(model, made), grow, numbers or {})
     program = replace(program, optimizer=Optimizer(optimizer), form=Form(form), rules=rules)
     return converted(program, model, made, inits or {})

@@ -68,14 +68,15 @@ def load(
                 place=Place(loaded.file, 1),
             )
         )
-    return Instance(loaded.model, make(batch), spec)
+    return Instance(loaded.model, make(batch, loaded.knobs), spec)
 
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """A model, the inputs that come with it, and the file that it is from."""
+    """A model, its knobs, the inputs that come with it, and the file that it is from."""
 
     model: nn.Module
+    knobs: Mapping[str, object]
     inputs: MakeInputs | None
     file: str
 
@@ -87,8 +88,8 @@ def _adapted(spec: str, knobs: Mapping[str, object] | None) -> _Loaded | None:
         return None
     given = dict(knobs or {})
     raise_errors(check_values(found.factory, "target", given))
-    inputs = example_inputs(spec, found, given)
-    return _Loaded(_tabled(found.factory, given), inputs, str(found.module.__file__))
+    model = _tabled(found.factory, given)
+    return _Loaded(model, given, example_inputs(spec, found), str(found.module.__file__))
 
 
 def _live(spec: str) -> _Loaded | None:
@@ -100,15 +101,16 @@ def _live(spec: str) -> _Loaded | None:
     value = vars(module).get(attribute)
     if not isinstance(value, nn.Module):
         return None
-    return _Loaded(value, _inputs(module), str(module.__file__))
+    return _Loaded(value, {}, _inputs(module), str(module.__file__))
 
 
 def _built(spec: str, knobs: Mapping[str, object] | None) -> _Loaded:
     found = find(spec)
     given = vars(found.module).get("target")
     own = {str(k): v for k, v in given.items()} if isinstance(given, Mapping) else {}
-    model = _tabled(found.factory, knobs if knobs is not None else own)
-    return _Loaded(model, _inputs(found.module), str(found.file))
+    chosen = knobs if knobs is not None else own
+    model = _tabled(found.factory, chosen)
+    return _Loaded(model, chosen, _inputs(found.module), str(found.file))
 
 
 def _inputs(module: ModuleType) -> MakeInputs | None:

@@ -60,7 +60,7 @@ def trace_instance(
         MufxError: `MUF10x` as any recording, `MUF701` to `MUF705` of `grow`, `MUF706` and
             `MUF707` of `numbers`.
     """
-    made = from_values(inputs)(batch)
+    made = from_values(inputs)(batch, {})
     found = find_identities(model, made)
     program = program_of(model, made, found, grow, numbers or {})
     return replace(program, optimizer=Optimizer(optimizer), form=Form(form), rules=rules)
@@ -87,6 +87,7 @@ def program_of(
         base,
         target,
         along,
+        {},
         train,
         evaluate,
     ).report(*(d for run in identities.runs for d in run.recording.diagnostics))
@@ -232,7 +233,7 @@ def _source(model: nn.Module, made: Inputs, identities: Identities, grow: Grow) 
     cls = type(model)
     return Source(
         build=_no_factory,
-        inputs=lambda _: made,
+        inputs=lambda batch, knobs: made,
         base=base,
         target=target,
         vary=(),

@@ -14,7 +14,6 @@ from mufx.diagnostics import Diagnostic, MufxError
 
 if TYPE_CHECKING:
     from mufx.api import Conversion
-    from mufx.inputs import Inputs
     from mufx.source import Source
 
 _T = TypeVar("_T")
@@ -85,9 +84,4 @@ def _parsed(problems: list[Diagnostic], parse: Callable[[], _T]) -> _T | None:
 
 def _at_batch(source: Source, batch: int) -> Source:
     """The same source, with the example inputs of one batch size."""
-    made = source.inputs(batch)
-
-    def inputs(batch: int) -> Inputs:
-        return made
-
-    return replace(source, inputs=inputs)
+    return replace(source, inputs=lambda _, knobs: source.inputs(batch, knobs))

@@ -73,7 +73,9 @@ def _of_instance(grown: Grown) -> tuple[Identities, Factor]:
 
 def _of_sizes(program: Program) -> tuple[Identities, Factor]:
     """The size further along says what grows: at base one head is no axis of its own."""
-    here, there = (_identities(program, made) for made in (program.target, program.along))
+    source = program.source
+    here = find_identities(program.target.model, source.inputs(BATCH, source.target))
+    there = find_identities(program.along.model, source.inputs(BATCH, program.further))
     sizes = {piece.name: there.space.size(piece.var) for piece in pieces(there)}
 
     def factor(piece: Piece) -> float:
@@ -81,10 +83,6 @@ def _of_sizes(program: Program) -> tuple[Identities, Factor]:
         return sizes.get(piece.name, size) / size
 
     return here, factor
-
-
-def _identities(program: Program, made: Construction) -> Identities:
-    return find_identities(made.model, program.source.inputs(BATCH))
 
 
 def _growing(found: Identities, factor: Factor) -> tuple[tuple[AxisClass, ...], dict[Var, int]]:

@@ -2,6 +2,7 @@
 
 `data(batch)` returns an iterable of batches, each as `example_inputs` returns one: a tensor, a
 tuple of arguments or a dict. A tuple that is one longer ends with the target of a cross-entropy.
+Parameters of the names of knobs are given them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 
 from mufx.diagnostics import Diagnostic, MufxError, Place, error
 from mufx.factory import place_of
-from mufx.inputs import Inputs
+from mufx.inputs import Inputs, at_sizes
+from mufx.knobs import Knobs
 from mufx.loading import described, import_file, import_module, imports_from, place_in_user_code
 from mufx.sweep.neighbours import digest_of
 
@@ -39,7 +41,7 @@ class Data:
         digest: The sha256 of its file, and of the neighbours that it imports.
     """
 
-    make: Callable[[int], object]
+    make: Callable[..., object]
     place: Place
     digest: str
 
@@ -77,14 +79,16 @@ def data_of(module: ModuleType, name: str = _NAME) -> Data:
     return Data(make, place_of(make), digest_of(module))
 
 
-def batches(data: Data, batch: int, steps: int, device: torch.device) -> Iterator[Inputs]:
+def batches(
+    data: Data, batch: int, steps: int, device: torch.device, knobs: Knobs
+) -> Iterator[Inputs]:
     """The first `steps` batches, as arguments on the device.
 
     Raises:
         MufxError: `MUF753` where the user's code raises or gives no batches, `MUF754` where it
             gives fewer than `steps`.
     """
-    iterator = _iterator(data, batch)
+    iterator = _iterator(data, batch, knobs)
     for step in range(steps):
         try:
             with imports_from(_folder(data)):
@@ -96,10 +100,10 @@ def batches(data: Data, batch: int, steps: int, device: torch.device) -> Iterato
         yield _arguments(given, data.place, device)
 
 
-def _iterator(data: Data, batch: int) -> Iterator[object]:
+def _iterator(data: Data, batch: int, knobs: Knobs) -> Iterator[object]:
     try:
         with imports_from(_folder(data)):
-            made = data.make(batch)
+            made = at_sizes(data.make, batch, knobs)
             if isinstance(made, Iterable) and not isinstance(made, Tensor):
                 return iter(made)
     except Exception as problem:

@@ -32,6 +32,7 @@ class Objective:
         settings = self.settings
         model, optimizer = self.models.made(point, {**settings.fixed, **values})
         torch.manual_seed(point.seed)
-        given = batches(self.data, settings.batch, settings.steps, self.models.device)
+        knobs = self.models.widths[point.width]
+        given = batches(self.data, settings.batch, settings.steps, self.models.device, knobs)
         schedule = Schedule(settings.steps, settings.warmup, settings.decay)
         return train(model, optimizer, schedule, self.loss, given)

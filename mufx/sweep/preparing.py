@@ -66,7 +66,8 @@ def prepared(request: Request, source: Source, found: Found) -> tuple[Objective,
     settings = _settings(request, models, found, data, fixed)
     seeds = tuple(range(request.seeds))
     plan = Plan(settings, over, tuple(widths), seeds, request.parametrizations, request.draws)
-    return Objective(settings, models, data, Loss(len(source.inputs(BATCH)[0]), place)), plan
+    loss = Loss(len(source.inputs(BATCH, source.base)[0]), place)
+    return Objective(settings, models, data, loss), plan
 
 
 def _settings(

@@ -62,7 +62,7 @@ def measured(spec: Spec) -> Checked:
         variants=(Variant.SP, Variant.MUP),
     )
     models = Models(source, widths, request.optimizer, request.form, _CPU)
-    loss = Distance(len(source.inputs(request.batch)[0]), place)
+    loss = Distance(len(source.inputs(request.batch, source.base)[0]), place)
     return checked(
         Experiment(models, Feed(source, None, request.batch, loss), request), partial(Runs, None)
     )

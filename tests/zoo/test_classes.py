@@ -18,6 +18,6 @@ def test_classes_and_two_sizes_agree(spec: Spec) -> None:
     source = spec.source()
     with torch.device("meta"):
         base, target = (source.build(**knobs) for knobs in (source.base, source.target))
-    wrong, count = disagreements(Pair(base, target, source.inputs(2)))
+    wrong, count = disagreements(Pair(base, target, source.inputs(2, source.base)))
     assert not wrong, f"{len(wrong)} nodes, {count} axes"
     assert count > 100

@@ -83,7 +83,7 @@ def by_oracle(spec: Spec) -> dict[str, Judged]:
     model = spec.build().eval()
     with torch.device("meta"):
         wide = spec.build(at_target=True)
-    args, kwargs = source.inputs(2)
+    args, kwargs = source.inputs(2, source.base)
     if spec.name in RECURRENT:
         args = tuple(x[:, :1] for x in args if isinstance(x, torch.Tensor))
     return {name: decided(uses) for name, uses in judged(model, wide, args, kwargs).items()}
