@@ -56,7 +56,7 @@ def loaded(
     Raises:
         MufxError: every option that cannot be read, or what `mufx.load` refuses.
     """
-    from mufx.inputs import parse_input
+    from mufx.inputs import Inputs, parse_input
     from mufx.knobs import parse_knobs
     from mufx.source import load
 
@@ -84,4 +84,8 @@ def _parsed(problems: list[Diagnostic], parse: Callable[[], _T]) -> _T | None:
 
 def _at_batch(source: Source, batch: int) -> Source:
     """The same source, with the example inputs of one batch size."""
-    return replace(source, inputs=lambda _, knobs: source.inputs(batch, knobs))
+
+    def inputs(_: int, knobs: Knobs) -> Inputs:
+        return source.inputs(batch, knobs)
+
+    return replace(source, inputs=inputs)
