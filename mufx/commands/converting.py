@@ -14,6 +14,8 @@ from mufx.diagnostics import Diagnostic, MufxError
 
 if TYPE_CHECKING:
     from mufx.api import Conversion
+    from mufx.inputs import Inputs
+    from mufx.knobs import Knobs
     from mufx.source import Source
 
 _T = TypeVar("_T")
@@ -56,7 +58,7 @@ def loaded(
     Raises:
         MufxError: every option that cannot be read, or what `mufx.load` refuses.
     """
-    from mufx.inputs import Inputs, parse_input
+    from mufx.inputs import parse_input
     from mufx.knobs import parse_knobs
     from mufx.source import load
 
