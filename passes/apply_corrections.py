@@ -95,7 +95,7 @@ def _texts(before: Number, after: Number) -> tuple[str, str]:
     """The numbers as a person would write them, where they are roots of sizes."""
     inverse = before.target < 1
     n, n_base = (_square(1 / v if inverse else v) for v in (before.target, before.base))
-    if n is None or n_base is None:
+    if n is None or n_base is None or n == n_base:
         return f"{before.target:g}", f"{after.target:g}"
     spelled = {
         f"sqrt({n_base})": math.sqrt(n_base),

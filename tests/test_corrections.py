@@ -133,7 +133,7 @@ ATTENTION: dict[str, tuple[Attend, list[str]]] = {
     ),
     "a scale of its own": (
         lambda q, k, v: F.scaled_dot_product_attention(q, k, v, scale=0.25),
-        ["1/sqrt(16) -> 0.0625"],
+        ["0.25 -> 0.0625"],
     ),
     "scale 1 and a scaled q": (
         lambda q, k, v: F.scaled_dot_product_attention(q * q.shape[-1] ** -0.5, k, v, scale=1.0),
@@ -149,7 +149,7 @@ ATTENTION: dict[str, tuple[Attend, list[str]]] = {
     ),
     "by hand, a number that does not grow": (
         lambda q, k, v: ((q * 0.5) @ k.mT).softmax(-1) @ v,
-        ["1/sqrt(4) -> 0.125"],
+        ["0.5 -> 0.125"],
     ),
     "by hand, no number": (lambda q, k, v: (q @ k.mT).softmax(-1) @ v, ["1 -> 0.25"]),
     "baddbmm's alpha": (baddbmm, ["1/sqrt(32) -> sqrt(8)/32"]),
