@@ -77,13 +77,13 @@ def record_forward(
     Raises:
         MufxError: `MUF101`, `MUF102`, `MUF103` or `MUF105`, with the place in the source.
     """
-    modes = {name: module.training for name, module in model.named_modules()}
+    modes = [(module, module.training) for module in model.modules()]
     model.train(training)
     try:
         return _Forward(model, free_sizes, precision, spelled or {}, watch).record(inputs)
     finally:
-        for name, module in model.named_modules():
-            module.training = modes[name]
+        for module, training in modes:
+            module.training = training
 
 
 class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]

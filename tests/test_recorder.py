@@ -478,6 +478,30 @@ def test_unused_parameters_have_no_node_and_tied_ones_have_one() -> None:
 # -- 10: training and evaluation ----------------------------------------------------------------
 
 
+class Swapping(nn.Module):
+    """Puts another module into its tree while it runs, as BigBird does for short sequences."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop: nn.Module = nn.Sequential(nn.Dropout(0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if isinstance(self.drop, nn.Sequential):
+            self.drop = nn.Dropout(0.25)
+        dropped: Tensor = self.drop(x)
+        return dropped
+
+
+def test_a_model_may_replace_its_modules_while_it_runs() -> None:
+    model = Swapping()
+    before = list(model.modules())
+
+    recording = record_forward(model, ((x(),), {}), training=False)
+
+    assert names(recording) == ["dropout"]
+    assert all(module.training for module in before)
+
+
 def test_training_and_evaluation_are_recorded_as_they_run() -> None:
     class DropPath(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
