@@ -37,6 +37,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mufx.decisions import Decision, FreeSizes, remarks
 from mufx.diagnostics import Diagnostic, MufxError, Place, error, note
+from mufx.keeping import Kept
 from mufx.recall import Recall
 from mufx.recorder import Recorder, device_question, place_of, tensors
 from mufx.recording import Call, Precision, Recording, Size
@@ -317,16 +318,18 @@ class _Forward(Recorder):
 
     @contextmanager
     def _fake_state(self) -> Generator[None]:
-        """Swaps every parameter, buffer and tensor attribute of the model for a fake."""
+        """Swaps every parameter, buffer and tensor attribute of the model for a fake.
+
+        Afterwards the model is as it was, without what it has put by for its next call.
+        """
         fakes: dict[int, torch.Tensor] = {}
-        undo: list[tuple[dict[str, Any], str, torch.Tensor]] = []
+        kept = [Kept(module) for module in self.model.modules()]
         for path, module in self.model.named_modules():
             stores: list[dict[str, Any]] = [module._parameters, module._buffers, module.__dict__]
             for store in stores:
                 for key, tensor in list(store.items()):
                     if not isinstance(tensor, torch.Tensor):
                         continue
-                    undo.append((store, key, tensor))
                     if id(tensor) not in fakes:
                         plain = store is module.__dict__  # `model.bfloat16()` leaves it alone
                         dtype = tensor.dtype if plain else self._type_of(tensor)
@@ -337,8 +340,8 @@ class _Forward(Recorder):
         try:
             yield
         finally:
-            for store, key, tensor in undo:
-                store[key] = tensor
+            for state in kept:
+                state.restore()
 
     def _fake_like(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         empty = torch.empty_strided(tensor.size(), tensor.stride(), dtype=dtype, device="meta")

@@ -26,7 +26,8 @@ def refusing_flattened_regions(
     Custom autograd functions and checkpoint regions would be recorded as the operations inside
     them, without their backward or their recomputation; an autocast region would be lost. A
     function whose backward is the derivative of its forward loses nothing: it is flattened, and
-    `report` is told once (`MUF112`).
+    `report` is told once (`MUF112`). Of a scripted function the Python one is recorded, which
+    computes the same.
     """
     told: set[type[Any]] = set()
 
@@ -58,17 +59,32 @@ def refusing_flattened_regions(
                 "put the training step under autocast, not a part of the forward",
             )
 
+    def scripted(self: Any, *args: object, **kwargs: object) -> Any:
+        return _unscripted(self, refuse)(*args, **kwargs)
+
     def leave(self: object, *problem: object) -> None:
         del self, problem
 
     regions: list[tuple[Any, str, Any]] = [
         (Function, "apply", classmethod(apply)),
         (torch.utils.checkpoint, "_checkpoint_without_reentrant_generator", checkpoint),
+        (torch.jit.ScriptFunction, "__call__", scripted),
         (autocast, "__enter__", enter),
         (autocast, "__exit__", leave),
     ]
     with replaced(regions):
         yield
+
+
+def _unscripted(function: Any, refuse: Callable[[str, str], MufxError]) -> Callable[..., Any]:
+    """The Python function that a scripted one was made from; a traced one has none."""
+    python: Callable[..., Any] | None = getattr(function, "_torchdynamo_inline", None)
+    if python is None:
+        raise refuse(
+            f"the code of the TorchScript function {function.name}",
+            "give mufx the Python function that it was made from",
+        )
+    return python
 
 
 def _flattened(function: type[Any], place: Place) -> Diagnostic:

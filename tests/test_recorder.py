@@ -341,6 +341,32 @@ def test_torchscript_is_refused() -> None:
     assert (place.file, place.line) == (HERE, line_of(body, "m.inner"))
 
 
+def softclamp(t: Tensor, value: float = 5.0) -> Tensor:
+    return (t / value).tanh() * value
+
+
+def test_of_a_scripted_function_the_python_one_is_recorded() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        scripted: Any = torch.jit.script(softclamp)
+
+    recording = recorded(lambda m, t: scripted(t, 3.0))
+
+    assert wiring(recording) == wiring(recorded(lambda m, t: softclamp(t, 3.0)))
+
+
+def test_a_scripted_function_without_a_python_one_is_refused() -> None:
+    unit: Any = torch.jit.CompilationUnit("def double(t: Tensor):\n    return t * 2\n")
+
+    def body(m: Any, t: Tensor) -> Any:
+        return unit.double(t)
+
+    code, message = refused(body, "unit.double")
+
+    assert code == "MUF102"
+    assert message == "the code of the TorchScript function double would be lost"
+
+
 @pytest.mark.parametrize("region", [torch.no_grad, torch.inference_mode])
 def test_regions_that_cut_a_gradient_are_refused(region: Callable[[], Any]) -> None:
     def body(m: Any, t: Tensor) -> Any:
@@ -473,6 +499,40 @@ def test_unused_parameters_have_no_node_and_tied_ones_have_one() -> None:
 
     recording = recorded(Tied())
     assert [n.target for n in recording.graph.nodes if n.op == "get_attr"] == ["first.weight"]
+
+
+class Remembering(nn.Module):
+    """Puts tensors by for its next call, in every way that a module can."""
+
+    held: Tensor | None
+    bias: Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = None
+        self.table: dict[int, Tensor] = {}
+        self.register_buffer("bias", None, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n = x.shape[-1]
+        if self.held is None or self.bias is None or n not in self.table:
+            self.held = torch.arange(n, dtype=x.dtype)
+            self.table[n] = self.held * 2
+            self.register_buffer("bias", self.held + 1, persistent=False)
+        assert self.bias is not None
+        return x + self.held + self.table[n] + self.bias
+
+
+def test_what_a_model_puts_by_is_made_in_every_recording() -> None:
+    model = Remembering()
+
+    first = record_forward(model, ((x(),), {}), training=True)
+    second = record_forward(model, ((x(),), {}), training=True)
+
+    assert wiring(first) == wiring(second)
+    assert model.held is None
+    assert model.bias is None
+    assert not model.table
 
 
 # -- 10: training and evaluation ----------------------------------------------------------------
