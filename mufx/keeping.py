@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict, defaultdict
 from typing import Any
 
 from torch import nn
@@ -23,8 +24,11 @@ class Kept:
             _refill(held, content)
 
 
+_OPEN = (dict, OrderedDict, defaultdict, list, set)  # of others nobody knows how they are filled
+
+
 def _is_open(value: object) -> bool:
-    return isinstance(value, dict | list | set)
+    return type(value) in _OPEN
 
 
 def _refill(held: Any, content: Any) -> None:

@@ -501,6 +501,13 @@ def test_unused_parameters_have_no_node_and_tied_ones_have_one() -> None:
     assert [n.target for n in recording.graph.nodes if n.op == "get_attr"] == ["first.weight"]
 
 
+class Frozen(dict[str, int]):
+    """As the configurations of diffusers: neither emptied nor filled."""
+
+    def clear(self) -> None:
+        raise TypeError
+
+
 class Remembering(nn.Module):
     """Puts tensors by for its next call, in every way that a module can."""
 
@@ -509,6 +516,7 @@ class Remembering(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.config = Frozen(n=3)
         self.held = None
         self.table: dict[int, Tensor] = {}
         self.register_buffer("bias", None, persistent=False)
