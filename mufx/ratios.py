@@ -12,7 +12,7 @@ weights, sqrt(n) times (central limit theorem).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from mufx.constants import Constants
 from mufx.diagnostics import Diagnostic, Place, error
 from mufx.magnitudes import Magnitude, Rank, Several, Site, SiteKind, Value, Weight
 from mufx.rules import Rule, operation
+from mufx.rules.table import Labelled
 from mufx.sizes import Axis, Number, Slot, same
 
 
@@ -87,6 +88,14 @@ class Finding:
     place: Place
 
 
+@dataclass(frozen=True, slots=True)
+class Summed:
+    """Activations that are multiplied and summed over `gone`, a label for each of their axes."""
+
+    operands: tuple[tuple[fx.Node, tuple[str, ...]], ...]
+    gone: frozenset[str]
+
+
 class _Restart(Exception):  # noqa: N818
     """A correction was made: the walk goes on from the first node that it changes."""
 
@@ -103,6 +112,7 @@ class Walk:
         self.trace, self.constants, self.rules = trace, constants, rules
         self.corrections: dict[Site, float] = {}
         self.uses: dict[tuple[str, str], Use] = {}
+        self.sums: dict[str, Summed] = {}
         self.diagnostics: list[Diagnostic] = []
         self.values: MutableMapping[str, Value] = {}
         self.node: fx.Node = trace.graph._root
@@ -287,6 +297,14 @@ class Walk:
     def refuse(self, why: str, hint: str) -> None:
         """Reports that this use of a parameter has no rule."""
         self.diagnostics.append(error("MUF202", why, hint=hint, place=self.place))
+
+    def summed(self, operands: Sequence[Labelled], gone: Set[str]) -> None:
+        """Activations are multiplied and summed over the labels `gone` of their axes."""
+        found = tuple(
+            (operand if isinstance(operand, fx.Node) else self.argument(operand), tuple(labels))
+            for operand, labels in operands
+        )
+        self.sums[self.node.name] = Summed(found, frozenset(gone))
 
     def inside(self, operand: Any, kind: str, contracted: tuple[int, ...] = ()) -> None:
         """A parameter is used inside a fused operation whose result has ratio 1."""

@@ -164,6 +164,32 @@ ATTENTION = (
         fixed={"heads": 4, "kv": 2},
     ),
     Case(
+        "queries of more heads that grow, and one key: logits may all start at zero",
+        M.one_key,
+        {"d": (16, 64), "heads": (4, 8), "size": (4, 12)},
+        {
+            "piece.q.weight": ("hidden", D, 6),
+            "piece.k.weight": ("hidden", D, 3),
+            "piece.v.weight": ("hidden", D, 3),
+        },
+        changes=("sqrt(12) -> 12/sqrt(4)",),
+    ),
+    *(
+        Case(
+            f"linear attention, {how}: its state is made of vectors, and read over one of its axes",
+            M.linear_attention,
+            {"d": (16, 64), "heads": (4, 8), "size": (4, 12)},
+            {"piece.qkv.weight": ("hidden", D, 6), "piece.out.weight": ("hidden", 6, D)},
+            changes=changes,
+            fixed={"normed": normed},
+            warned=warned,
+        )
+        for how, normed, changes, warned in (
+            ("as it is", False, (f"1 -> {1 / 3:.6g}",), ("MUF304",)),
+            ("divided by the sum of its weights", True, (), ()),
+        )
+    ),
+    Case(
         "heads of two blocks, joined by a copy: a fixed part of each of more heads is hidden",
         M.blocked,
         {"d": (16, 64), "heads": (4, 8), "size": (4, 12)},
@@ -248,6 +274,17 @@ STATES = (
         },
         # 32 of the gate, 32 of x, then 3 of B and 3 of C.
         rows={"piece.in_proj.weight": [(64, 70)]},
+    ),
+    Case(
+        "a state of Mamba-2 that grows is one of linear attention",
+        M.mamba2,
+        {"d": (16, 64), "heads": (4, 8), "state": (3, 6)},
+        {
+            "piece.in_proj.weight": ("hidden", D, HEADS),
+            "piece.out_proj.weight": ("hidden", HEADS, D),
+        },
+        changes=("1 -> 0.5",),
+        warned=("MUF304",),
     ),
 )
 
@@ -494,6 +531,8 @@ class Refusal:
     inputs: tuple[Tensor, ...] = (X,)
 
 
+KEEP_FIXED = "keep one of these two sizes fixed"
+
 REFUSALS = (
     Refusal(
         "experts, and how many of them a token has, grow together",
@@ -512,6 +551,37 @@ REFUSALS = (
         "return self.last(x + self.piece(x))",
         "divide what is chosen by its sum",
         {"ff": 8, "normed": False},
+    ),
+    *(
+        Refusal(f"{what} makes a weight", build, {"d": (16, 64)}, "MUF202", line, KEEP_FIXED)
+        for what, build, line in (
+            ("a layer", M.hypernetwork, 'return torch.einsum("btj,bij->bti", x, weight).tanh()'),
+            (
+                "a style",
+                M.modulated,
+                "y = F.conv1d(features, weight.reshape(b * d, d, 3), padding=1, groups=b)",
+            ),
+            ("a lookup", M.relations, 'return torch.einsum("btj,tij->bti", x, weight).tanh()'),
+            ("a product", M.spelled_out, "return (x.unsqueeze(-2) * self.weight).sum(-1)"),
+        )
+    ),
+    Refusal(
+        "a state that grows beside the channels: a decay for each pair",
+        M.mamba,
+        {"d": (16, 64), "inner": (32, 128), "state": (3, 12)},
+        "MUF202",
+        "return (state * c.unsqueeze(-2)).sum(-1)",
+        KEEP_FIXED,
+        {"rank": 2},
+    ),
+    Refusal(
+        "a state that grows alone: decays further and further apart",
+        M.mamba,
+        {"state": (3, 12)},
+        "MUF204",
+        "return (state * c.unsqueeze(-2)).sum(-1)",
+        "keep this size fixed",
+        {"d": 16, "inner": 32, "rank": 2},
     ),
 )
 

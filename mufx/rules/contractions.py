@@ -127,6 +127,7 @@ def _multiplied(
     flow: Flow, operands: Sequence[tuple[Slot, Labels]], contracted: set[str]
 ) -> tuple[Magnitude, float]:
     """One product of activations, and how many times more of them are summed."""
+    flow.summed(operands, contracted)
     sizes: dict[str, Axis] = {}
     for slot, labels in operands:
         for label, axis in zip(labels, flow.axes_of(slot), strict=True):
@@ -291,6 +292,11 @@ def _convolve(flow: Flow, node: fx.Node, contracted: tuple[int, ...]) -> Value:
         value = flow.contract(weight, w_slot, contracted, 0)
     else:
         axes = flow.axes_of(w_slot)
+        taps = [f"t{i}" for i in range(len(axes) - 2)]
+        batch = _batch(len(flow.axes_of(0)) - len(axes) + 1)
+        made = ["o", "i"] if contracted == (1,) else ["i", "o"]
+        gone = {"i"} if contracted else set[str]()
+        flow.summed([(0, [*batch, "i", *taps]), (w_slot, [*made, *taps])], gone)
         m = math.prod(axes[i].m for i in contracted if axes[i].grows)
         value = flow.moved(multiplied(flow.magnitude(0), flow.magnitude(w_slot)), m)
     return _with_bias(flow, node, value, argument(node, 2, "bias")[0])

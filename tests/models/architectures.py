@@ -143,6 +143,51 @@ def blocked(d: int, heads: int, size: int) -> nn.Module:
     return Between(d, Blocked(d, heads, size))
 
 
+class OneKey(nn.Module):
+    """Attention in single steps: one head of keys and values for all queries."""
+
+    def __init__(self, d: int, heads: int, size: int) -> None:
+        super().__init__()
+        self.heads, self.size = heads, size
+        self.q = nn.Linear(d, heads * size, bias=False)
+        self.k, self.v = (nn.Linear(d, size, bias=False) for _ in range(2))
+        self.out = nn.Linear(heads * size, d, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q = self.q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        logits = q @ self.k(x)[:, None].mT / math.sqrt(self.size)
+        y = logits.softmax(-1) @ self.v(x)[:, None]
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
+def one_key(d: int, heads: int, size: int) -> nn.Module:
+    return Between(d, OneKey(d, heads, size))
+
+
+class LinearAttention(nn.Module):
+    """A state of outer products of keys and values, which queries read."""
+
+    def __init__(self, d: int, heads: int, size: int, normed: bool) -> None:
+        super().__init__()
+        self.heads, self.normed = heads, normed
+        self.qkv = nn.Linear(d, 3 * heads * size, bias=False)
+        self.out = nn.Linear(heads * size, d, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = self.qkv(x).chunk(3, -1)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in parts)
+        if self.normed:
+            q, k = F.elu(q) + 1, F.elu(k) + 1
+        y = torch.einsum("bthk,bhkv->bthv", q, torch.einsum("bthk,bthv->bhkv", k, v))
+        if self.normed:
+            y = y / torch.einsum("bthk,bhk->bth", q, k.sum(1))[..., None]
+        return self.out(y.flatten(2))
+
+
+def linear_attention(d: int, heads: int, size: int, normed: bool) -> nn.Module:
+    return Between(d, LinearAttention(d, heads, size, normed))
+
+
 class Latent(nn.Module):
     """Queries, keys and values through low ranks; one rotary key, made beside the latent one."""
 
@@ -203,8 +248,8 @@ class Mamba(nn.Module):
         return self.out_proj((y + self.D * x) * F.silu(z))
 
 
-def mamba(d: int, inner: int, rank: int) -> nn.Module:
-    return Between(d, Mamba(d, inner, rank))
+def mamba(d: int, inner: int, rank: int, state: int = 3) -> nn.Module:
+    return Between(d, Mamba(d, inner, rank, state))
 
 
 class Mamba2(nn.Module):
@@ -229,11 +274,11 @@ class Mamba2(nn.Module):
         return self.out_proj(scan(x, step, -torch.ones(1), b, c) * F.silu(z))
 
 
-def mamba2(d: int, heads: int) -> nn.Module:
-    return Between(d, Mamba2(d, heads))
+def mamba2(d: int, heads: int, state: int = 3) -> nn.Module:
+    return Between(d, Mamba2(d, heads, state=state))
 
 
-# -- conditioning, low rank, norms of weights ---------------------------------------------------
+# -- conditioning and low rank ------------------------------------------------------------------
 
 
 class AdaptiveNorm(nn.Module):
@@ -273,6 +318,79 @@ class LowRank(nn.Module):
 
 def low_rank(d: int, rank: int) -> nn.Module:
     return Between(d, LowRank(d, rank))
+
+
+# -- weights that are computed ------------------------------------------------------------------
+
+
+class Hypernetwork(nn.Module):
+    """A weight that a layer makes of what it reads."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.make = nn.Linear(d, d * d, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.make(x.mean(1)).view(-1, x.shape[-1], x.shape[-1])
+        return torch.einsum("btj,bij->bti", x, weight).tanh()
+
+
+def hypernetwork(d: int) -> nn.Module:
+    return Between(d, Hypernetwork(d))
+
+
+class Modulated(nn.Module):
+    """A convolution whose weight a style multiplies, one for each item of the batch."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.style = nn.Linear(d, d)
+        self.weight = nn.Parameter(torch.randn(d, d, 3) * 0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, t, d = x.shape
+        weight = self.weight * self.style(x.mean(1))[:, None, :, None]
+        features = x.transpose(1, 2).reshape(1, b * d, t)
+        y = F.conv1d(features, weight.reshape(b * d, d, 3), padding=1, groups=b)
+        return y.view(b, d, t).transpose(1, 2)
+
+
+def modulated(d: int) -> nn.Module:
+    return Between(d, Modulated(d))
+
+
+class Relations(nn.Module):
+    """A matrix for each kind of token."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, d, d) * 0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight[torch.arange(x.shape[1]) % 3]
+        return torch.einsum("btj,tij->bti", x, weight).tanh()
+
+
+def relations(d: int) -> nn.Module:
+    return Between(d, Relations(d))
+
+
+class SpelledOut(nn.Module):
+    """A linear layer as products and their sum."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(d, d) * 0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.unsqueeze(-2) * self.weight).sum(-1)
+
+
+def spelled_out(d: int) -> nn.Module:
+    return Between(d, SpelledOut(d))
+
+
+# -- norms of weights ---------------------------------------------------------------------------
 
 
 class Normed(nn.Module):
