@@ -33,7 +33,8 @@ class Use:
 
     `m_in` is the width multiplier of the axes that are contracted with an activation, `m_out` of
     those that survive into the result; `contracts` and `keeps` say whether such an axis grows
-    (at base width every multiplier is 1, growth is not).
+    (at base width every multiplier is 1, growth is not). What contracts an axis that grows does
+    not keep one that it shares with the activation.
     """
 
     parameter: str
@@ -318,6 +319,7 @@ class Walk:
         slot: Slot,
         contracted: tuple[int, ...],
         x: Slot,
+        shared: tuple[int, ...] = (),
         joint: Magnitude | None = None,
     ) -> Value:
         """A weight is contracted with the operand in slot `x` over its axes `contracted`."""
@@ -337,7 +339,7 @@ class Walk:
             return Magnitude()
         if not grows:  # a product with a finite sum: the weight acts like a gain
             weight = replace(weight, linear=True)
-        return self.used(weight, operand, "contraction", contracted, met, x, slot)
+        return self.used(weight, operand, "contraction", contracted, met, x, slot, shared)
 
     def elementwise(self, weight: Weight, operand: Any, slot: Slot) -> Magnitude:
         """A parameter is added, multiplied or looked up entry by entry."""
@@ -353,10 +355,14 @@ class Walk:
         x: Magnitude,
         x_slot: Slot | None = None,
         slot: Slot | None = None,
+        shared: tuple[int, ...] = (),
     ) -> Magnitude:
         """Notes the use of every parameter in `weight`; what comes out is `result_of`."""
         axes, normed = self.axes(operand), bool(weight.normed)
-        uses = [self._noted(n, kind, axes, contracted, slot, normed) for n in sorted(weight.names)]
+        uses = [
+            self._noted(name, kind, axes, contracted, slot, normed, shared)
+            for name in sorted(weight.names)
+        ]
         for name in sorted(weight.gains):
             own = self.trace.axes[self._node_of(name).name]
             uses.append(self._noted(name, "elementwise", own, (), None))
@@ -381,8 +387,11 @@ class Walk:
         contracted: tuple[int, ...],
         slot: Slot | None,
         normed: bool = False,
+        shared: tuple[int, ...] = (),
     ) -> Use:
         gone = tuple(axes[i] for i in contracted)
+        contracts = any(a.grows for a in gone)
+        left_out = {*contracted, *shared} if contracts else set(contracted)
         kept_at = tuple(i for i in range(len(axes)) if i not in contracted)
         kept = tuple(axes[i] for i in kept_at)
         use = Use(
@@ -390,8 +399,8 @@ class Walk:
             self.node.name,
             operation(self.node),
             kind,
-            any(a.grows for a in gone),
-            any(a.grows for a in kept),
+            contracts,
+            any(a.grows for i, a in enumerate(axes) if i not in left_out),
             _product(gone),
             _product(kept),
             self.place,

@@ -206,6 +206,43 @@ ATTENTION = (
         changes=("1/sqrt(12) -> sqrt(4)/12",),
         fixed={"heads": 4},
     ),
+    *(
+        Case(
+            f"attention to a context, {how}",
+            M.Cross,
+            {"d": (16, 64), **grown},
+            {
+                "q.weight": ("hidden", D, D),
+                "k.weight": kept,
+                "v.weight": kept,
+                "read.weight": read,
+            },
+            changes=("1/sqrt(32) -> sqrt(8)/32",),
+            fixed=fixed,
+            inputs=(X, X),
+        )
+        for how, grown, fixed, kept, read in (
+            (
+                "that grows by its own factor",
+                {"context": (8, 24)},
+                {},
+                ("hidden", 3, D),
+                ("input", 1, 3),
+            ),
+            ("of a fixed width", {}, {"context": 8}, ("input", 1, D), ("scalar", 1, 1)),
+        )
+    ),
+    Case(
+        "scores of a graph's nodes read out, for each of more heads",
+        M.graph_attention,
+        {"d": (16, 64), "heads": (4, 8), "size": (4, 12)},
+        {
+            "piece.values.weight": ("hidden", D, 6),
+            "piece.mine": ("output", 3, HEADS),
+            "piece.its": ("output", 3, HEADS),
+            "piece.out.weight": ("hidden", 6, D),
+        },
+    ),
     Case(
         "low ranks that grow are hidden; the shared rotary key reads out",
         M.latent,

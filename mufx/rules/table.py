@@ -77,11 +77,13 @@ class Flow(Protocol):
         slot: Slot,
         contracted: tuple[int, ...],
         x: Slot,
+        shared: tuple[int, ...] = (),
         joint: Magnitude | None = None,
     ) -> Value:
         """A weight is contracted with the operand in slot `x` over its axes `contracted`.
 
-        With `joint`, with a product of several activations: that operand is one of them.
+        Its axes `shared`, a head or an expert, are the operand's as well. With `joint` it meets a
+        product of several activations, of which that operand is one.
         """
         ...
 

@@ -320,6 +320,51 @@ def low_rank(d: int, rank: int) -> nn.Module:
     return Between(d, LowRank(d, rank))
 
 
+# -- attention to others -------------------------------------------------------------------------
+
+
+class Cross(nn.Module):
+    """Attention to a context of a width of its own."""
+
+    def __init__(self, d: int, context: int, heads: int = 2) -> None:
+        super().__init__()
+        self.heads = heads
+        self.first, self.read = nn.Linear(FEATURES, d), nn.Linear(FEATURES, context)
+        self.q = nn.Linear(d, d, bias=False)
+        self.k, self.v = (nn.Linear(context, d, bias=False) for _ in range(2))
+        self.last = nn.Linear(d, CLASSES)
+
+    def parted(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        x, context = self.first(x), self.read(context)
+        q, k, v = (self.parted(y) for y in (self.q(x), self.k(context), self.v(context)))
+        y = F.scaled_dot_product_attention(q, k, v)
+        return self.last(x + y.transpose(1, 2).flatten(2))
+
+
+class GraphAttention(nn.Module):
+    """Scores of pairs of nodes, by two vectors for each head."""
+
+    def __init__(self, d: int, heads: int, size: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.values = nn.Linear(d, heads * size, bias=False)
+        self.mine, self.its = (nn.Parameter(torch.randn(heads, size) * 0.02) for _ in range(2))
+        self.out = nn.Linear(heads * size, d, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.values(x).unflatten(-1, (self.heads, -1))
+        mine, its = (torch.einsum("bthd,hd->bht", h, a) for a in (self.mine, self.its))
+        scores = F.leaky_relu(mine[..., None] + its[..., None, :]).softmax(-1)
+        return self.out(torch.einsum("bhts,bshd->bthd", scores, h).flatten(2))
+
+
+def graph_attention(d: int, heads: int, size: int) -> nn.Module:
+    return Between(d, GraphAttention(d, heads, size))
+
+
 # -- weights that are computed ------------------------------------------------------------------
 
 
