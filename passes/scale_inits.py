@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from mufx.diagnostics import Diagnostic, Place, error, note, warning
 from mufx.matrices import summed_entries
-from mufx.moments import Moments
+from mufx.moments import DEVIATIONS, Moments
 from mufx.program import Program, Role
 from mufx.ratios import Walk
 
@@ -51,7 +51,6 @@ def scale_inits(program: Program) -> Program:
 
 _NOT_FROM_THE_GRID = 1.1
 """Times: what the number of points does to the size of a table between two ends is less."""
-_DEVIATIONS = 4.0
 
 
 def compared(program: Program, name: str) -> tuple[float, float]:
@@ -59,7 +58,7 @@ def compared(program: Program, name: str) -> tuple[float, float]:
     base, target = program.inits[name]
     small, large = size(base), size(target)
     unused = program.labels[name].anchor is None
-    chance = _DEVIATIONS * math.hypot(small * base.error, large * target.error)
+    chance = DEVIATIONS * math.hypot(small * base.error, large * target.error)
     if unused or _is_added_table(program, name) or abs(large - small) < chance:
         return small, small
     return small, large

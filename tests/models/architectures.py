@@ -10,7 +10,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 FEATURES, CLASSES, TIME = 8, 4, 5
 
@@ -435,6 +435,23 @@ def spelled_out(d: int) -> nn.Module:
     return Between(d, SpelledOut(d))
 
 
+class Spectral(nn.Module):
+    """A linear layer for each frequency of the positions, as in a neural operator."""
+
+    def __init__(self, d: int, centred: bool) -> None:
+        super().__init__()
+        drawn = torch.rand(d, d, TIME // 2 + 1, dtype=torch.cfloat)
+        self.weight = nn.Parameter((drawn - (0.5 + 0.5j) if centred else drawn) / d)
+
+    def forward(self, x: Tensor) -> Tensor:
+        modes = torch.einsum("bkc,cok->bko", torch.fft.rfft(x, dim=1), self.weight)
+        return torch.fft.irfft(modes, n=x.shape[1], dim=1)
+
+
+def spectral(d: int, centred: bool) -> nn.Module:
+    return Between(d, Spectral(d, centred))
+
+
 # -- norms of weights ---------------------------------------------------------------------------
 
 
@@ -449,6 +466,21 @@ class Normed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.hidden(self.first(x).tanh()).tanh())
+
+
+class SpectrallyNormed(nn.Module):
+    """A hidden weight over its largest singular value, which torch finds by power iteration."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.hidden = spectral_norm(nn.Linear(d, d))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.hidden(x).tanh()
+
+
+def spectrally_normed(d: int) -> nn.Module:
+    return Between(d, SpectrallyNormed(d))
 
 
 class NormedTaps(nn.Module):
