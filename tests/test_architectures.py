@@ -97,6 +97,19 @@ EXPERTS = (
     ),
 )
 
+GATED = (
+    Case(
+        "a gated layer needs nothing more than one without a gate",
+        M.gated,
+        {"d": (16, 64), "ff": (8, 48)},
+        {
+            "piece.gate.weight": ("hidden", D, FF),
+            "piece.up.weight": ("hidden", D, FF),
+            "piece.down.weight": ("hidden", FF, D),
+        },
+    ),
+)
+
 ATTENTION = (
     *(
         Case(
@@ -180,6 +193,19 @@ ATTENTION = (
             "piece.v.weight": ("hidden", D, 3),
         },
         changes=("sqrt(12) -> 12/sqrt(4)",),
+    ),
+    *(
+        Case(
+            f"cosines keep their size, and their temperatures: {how}",
+            M.cosine,
+            {"d": (16, 64), "size": (4, 12), **heads},
+            {"piece.qkv.weight": ("hidden", D, qkv), "piece.temperature": temperature},
+            fixed=fixed,
+        )
+        for how, heads, fixed, qkv, temperature in (
+            ("one for each of more heads", {"heads": (4, 8)}, {}, 6, ("input", 1, HEADS)),
+            ("as many as before", {}, {"heads": 4}, 3, ("scalar", 1, 1)),
+        )
     ),
     *(
         Case(
@@ -464,6 +490,7 @@ POSITIONS = (
 
 CASES = (
     *EXPERTS,
+    *GATED,
     *ATTENTION,
     *STATES,
     *CONDITIONS,

@@ -55,6 +55,22 @@ def experts(d: int, ff: int, experts: int = 4, chosen: int = 2, normed: bool = F
     return Between(d, Experts(d, ff, experts, chosen, normed))
 
 
+class Gated(nn.Module):
+    """Two ways up, of which one gates the other, and one down."""
+
+    def __init__(self, d: int, ff: int) -> None:
+        super().__init__()
+        self.gate, self.up = (nn.Linear(d, ff, bias=False) for _ in range(2))
+        self.down = nn.Linear(ff, d, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.silu(self.gate(x)) * self.up(x))
+
+
+def gated(d: int, ff: int) -> nn.Module:
+    return Between(d, Gated(d, ff))
+
+
 # -- attention ----------------------------------------------------------------------------------
 
 
@@ -162,6 +178,28 @@ class OneKey(nn.Module):
 
 def one_key(d: int, heads: int, size: int) -> nn.Module:
     return Between(d, OneKey(d, heads, size))
+
+
+class Cosine(nn.Module):
+    """Logits are cosines, times a learned temperature for each head."""
+
+    def __init__(self, d: int, heads: int, size: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(d, 3 * heads * size, bias=False)
+        self.temperature = nn.Parameter(torch.full((heads, 1, 1), math.log(10.0)))
+        self.out = nn.Linear(heads * size, d, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = self.qkv(x).chunk(3, -1)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
+        cosines = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT
+        y = (cosines * self.temperature.exp()).softmax(-1) @ v
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
+def cosine(d: int, heads: int, size: int) -> nn.Module:
+    return Between(d, Cosine(d, heads, size))
 
 
 class LinearAttention(nn.Module):
