@@ -22,6 +22,7 @@ from mufx.rules.table import argument, operation
 
 _SMALL = 2**24  # elements that are computed for real where no rule knows the distribution
 _SAMPLE = 2**12  # entries that are drawn at least
+DEVIATIONS = 4.0  # standard errors of a sample: what differs by less may be chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,18 +101,25 @@ def _measured(construction: Construction, name: str, found: Moments) -> Moments:
     first = float(entries[0])
     if not found.random and bool((entries == first).all()):
         return Moments(first, 0.0, False, "constant", first)
-    return replace(found, mean=mean, std=std, error=_error(entries) if found.random else 0.0)
+    if not found.random:
+        return replace(found, mean=mean, std=std, error=0.0)
+    is_chance = abs(mean) < DEVIATIONS * std / math.sqrt(len(entries))
+    return replace(found, mean=0.0 if is_chance else mean, std=std, error=_error(entries))
 
 
 def _drawn(construction: Construction, name: str, random: bool) -> torch.Tensor:
-    """The tensor for real; a small one is drawn often enough to tell its distribution."""
+    """The tensor for real; a small one is drawn often enough to tell its distribution.
+
+    Real and imaginary parts are entries alike.
+    """
     node = construction.nodes[construction.tensors[name]]
     program, entries = construction.program(name), list[torch.Tensor]()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         while not entries or (random and 0 < sum(map(len, entries)) < _SAMPLE):
             made: torch.Tensor = run_nodes(program, construction.constants, "cpu")[node]
-            entries.append(made.double().flatten())
+            parts = torch.view_as_real(made) if made.is_complex() else made
+            entries.append(parts.double().flatten())
     return torch.cat(entries)
 
 

@@ -14,7 +14,7 @@ from enum import StrEnum
 from mufx.align import Trace
 from mufx.constants import Constants
 from mufx.construction import Construction
-from mufx.diagnostics import Diagnostic, Place
+from mufx.diagnostics import Diagnostic, Place, Severity
 from mufx.knobs import Knobs
 from mufx.magnitudes import Site
 from mufx.moments import Moments
@@ -187,6 +187,11 @@ class Program:
     def parameters(self) -> tuple[str, ...]:
         """The names of all parameters, in the model's order, tied ones once."""
         return tuple(name for name, _ in self.target.model.named_parameters())
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether an error was found: the program will not be finished."""
+        return any(d.severity is Severity.ERROR for d in self.diagnostics)
 
     def report(self, *diagnostics: Diagnostic) -> Program:
         """The Program with more diagnostics; none is reported twice."""

@@ -12,7 +12,7 @@ weights, sqrt(n) times (central limit theorem).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from mufx.constants import Constants
 from mufx.diagnostics import Diagnostic, Place, error
 from mufx.magnitudes import Magnitude, Rank, Several, Site, SiteKind, Value, Weight
 from mufx.rules import Rule, operation
+from mufx.rules.table import Labelled
 from mufx.sizes import Axis, Number, Slot, same
 
 
@@ -32,7 +33,8 @@ class Use:
 
     `m_in` is the width multiplier of the axes that are contracted with an activation, `m_out` of
     those that survive into the result; `contracts` and `keeps` say whether such an axis grows
-    (at base width every multiplier is 1, growth is not).
+    (at base width every multiplier is 1, growth is not). What contracts an axis that grows does
+    not keep one that it shares with the activation.
     """
 
     parameter: str
@@ -87,6 +89,14 @@ class Finding:
     place: Place
 
 
+@dataclass(frozen=True, slots=True)
+class Summed:
+    """Activations that are multiplied and summed over `gone`, a label for each of their axes."""
+
+    operands: tuple[tuple[fx.Node, tuple[str, ...]], ...]
+    gone: frozenset[str]
+
+
 class _Restart(Exception):  # noqa: N818
     """A correction was made: the walk goes on from the first node that it changes."""
 
@@ -103,6 +113,7 @@ class Walk:
         self.trace, self.constants, self.rules = trace, constants, rules
         self.corrections: dict[Site, float] = {}
         self.uses: dict[tuple[str, str], Use] = {}
+        self.sums: dict[str, Summed] = {}
         self.diagnostics: list[Diagnostic] = []
         self.values: MutableMapping[str, Value] = {}
         self.node: fx.Node = trace.graph._root
@@ -288,6 +299,14 @@ class Walk:
         """Reports that this use of a parameter has no rule."""
         self.diagnostics.append(error("MUF202", why, hint=hint, place=self.place))
 
+    def summed(self, operands: Sequence[Labelled], gone: Set[str]) -> None:
+        """Activations are multiplied and summed over the labels `gone` of their axes."""
+        found = tuple(
+            (operand if isinstance(operand, fx.Node) else self.argument(operand), tuple(labels))
+            for operand, labels in operands
+        )
+        self.sums[self.node.name] = Summed(found, frozenset(gone))
+
     def inside(self, operand: Any, kind: str, contracted: tuple[int, ...] = ()) -> None:
         """A parameter is used inside a fused operation whose result has ratio 1."""
         weight = self.item(operand)
@@ -300,6 +319,7 @@ class Walk:
         slot: Slot,
         contracted: tuple[int, ...],
         x: Slot,
+        shared: tuple[int, ...] = (),
         joint: Magnitude | None = None,
     ) -> Value:
         """A weight is contracted with the operand in slot `x` over its axes `contracted`."""
@@ -319,7 +339,7 @@ class Walk:
             return Magnitude()
         if not grows:  # a product with a finite sum: the weight acts like a gain
             weight = replace(weight, linear=True)
-        return self.used(weight, operand, "contraction", contracted, met, x, slot)
+        return self.used(weight, operand, "contraction", contracted, met, x, slot, shared)
 
     def elementwise(self, weight: Weight, operand: Any, slot: Slot) -> Magnitude:
         """A parameter is added, multiplied or looked up entry by entry."""
@@ -335,10 +355,14 @@ class Walk:
         x: Magnitude,
         x_slot: Slot | None = None,
         slot: Slot | None = None,
+        shared: tuple[int, ...] = (),
     ) -> Magnitude:
         """Notes the use of every parameter in `weight`; what comes out is `result_of`."""
         axes, normed = self.axes(operand), bool(weight.normed)
-        uses = [self._noted(n, kind, axes, contracted, slot, normed) for n in sorted(weight.names)]
+        uses = [
+            self._noted(name, kind, axes, contracted, slot, normed, shared)
+            for name in sorted(weight.names)
+        ]
         for name in sorted(weight.gains):
             own = self.trace.axes[self._node_of(name).name]
             uses.append(self._noted(name, "elementwise", own, (), None))
@@ -363,8 +387,11 @@ class Walk:
         contracted: tuple[int, ...],
         slot: Slot | None,
         normed: bool = False,
+        shared: tuple[int, ...] = (),
     ) -> Use:
         gone = tuple(axes[i] for i in contracted)
+        contracts = any(a.grows for a in gone)
+        left_out = {*contracted, *shared} if contracts else set(contracted)
         kept_at = tuple(i for i in range(len(axes)) if i not in contracted)
         kept = tuple(axes[i] for i in kept_at)
         use = Use(
@@ -372,8 +399,8 @@ class Walk:
             self.node.name,
             operation(self.node),
             kind,
-            any(a.grows for a in gone),
-            any(a.grows for a in kept),
+            contracts,
+            any(a.grows for i, a in enumerate(axes) if i not in left_out),
             _product(gone),
             _product(kept),
             self.place,

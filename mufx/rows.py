@@ -70,35 +70,43 @@ class Rows:
         self.order = {name: i for i, name in enumerate(self.nodes)}
         self.activations = _activations(trace)
 
-    def of(self, use: Use) -> Flow | None:
-        """The flow behind one use of a weight; `None` where its rows cannot be told apart."""
+    def of(self, use: Use, *, products: int | None = None) -> Flow | None:
+        """The flow behind one use of a weight; `None` where its rows cannot be told apart.
+
+        Behind products with other activations it is followed if the rows run along so many
+        axes as `products` says.
+        """
         node = self.nodes.get(use.node)
         grown = [a for a in use.kept if a.grows]
         if node is None or operation(node) != use.operation or not grown:
             return None
-        return self.behind(node, grown)
+        return self.behind(node, grown, products=products)
 
-    def behind(self, node: fx.Node, rows: Sequence[Axis]) -> Flow | None:
+    def behind(
+        self, node: fx.Node, rows: Sequence[Axis], *, products: int | None = None
+    ) -> Flow | None:
         """The flow of the axes of a value that have these sizes, which number its rows."""
         axes = self.trace.axes.get(node.name, ())
-        places = [[i for i, axis in enumerate(axes) if axis == row] for row in rows]
-        if any(len(found) != 1 for found in places):
+        if any(axes.count(row) != rows.count(row) for row in rows):
             return None
+        places = [_places(axes, row)[rows[:i].count(row)] for i, row in enumerate(rows)]
         strides = [0] * len(axes)
         stride = 1
-        for (i,) in reversed(places):
+        for i in reversed(places):
             strides[i] = stride
             stride *= axes[i].target
-        return self._followed(node, _strided([a.target for a in axes], strides, 0))
+        layout = _strided([a.target for a in axes], strides, 0)
+        return self._followed(node, layout, products)
 
-    def _followed(self, first: fx.Node, layout: Tensor) -> Flow:
+    def _followed(self, first: fx.Node, layout: Tensor, products: int | None) -> Flow:
         layouts: dict[fx.Node, Any] = {first: layout}
         ends: dict[fx.Node, None] = {}
         waiting = [first]
         while waiting:
             node = waiting.pop()
             for user in node.users:
-                made = self._passed(user, node, layouts[node])
+                mixed = products is not None and _runs_along(layouts[node]) >= products
+                made = self._passed(user, node, layouts[node], mixed)
                 if made is None:
                     ends[node] = None
                 elif user not in layouts:
@@ -118,13 +126,14 @@ class Rows:
         )
         return Region(node, self.trace.recording.origins[node.name].place, size, layout)
 
-    def _passed(self, node: fx.Node, operand: fx.Node, layout: Any) -> Any:
+    def _passed(self, node: fx.Node, operand: fx.Node, layout: Any, mixed: bool) -> Any:
         """The layout of what an operation makes of its operand; `None` where it does more."""
         name = operation(node)
         others = [n for n in node.all_input_nodes if n is not operand]
-        if any(n in self.activations for n in others) or not node.op.startswith("call_"):
+        alone = not any(n in self.activations for n in others)
+        if not (alone or mixed) or not node.op.startswith("call_"):
             return None
-        if name in _VIEWS and not others:
+        if name in VIEWED and not others:
             return _viewed(node, operand, layout)
         if name in _IN_PLACE_OF or self._is_depthwise(node, operand):
             return self._mapped(node, layout)
@@ -164,11 +173,15 @@ def _activations(trace: Trace) -> set[fx.Node]:
     return found
 
 
+def _places(axes: Sequence[Axis], wanted: Axis) -> list[int]:
+    return [i for i, axis in enumerate(axes) if axis == wanted]
+
+
 def _strided(sizes: Sequence[int], strides: Sequence[int], offset: int) -> Tensor:
     return torch.empty(0, device="meta").as_strided(sizes, strides, offset)
 
 
-_VIEWS = frozenset(
+VIEWED = frozenset(
     """
     view reshape flatten unflatten squeeze unsqueeze transpose swapaxes swapdims movedim moveaxis
     permute t expand narrow select slice unbind split split_with_sizes chunk tensor_split getitem
@@ -179,9 +192,14 @@ _IN_PLACE_OF = frozenset(ELEMENTWISE) | frozenset(
     """
     relu leaky_relu identity dropout dropout1d dropout2d dropout3d alpha_dropout contiguous clone
     detach to type type_as float double half bfloat16 pad layer_norm rms_norm group_norm batch_norm
-    instance_norm normalize
+    instance_norm normalize cumsum
     """.split()
 )
+
+
+def _runs_along(layout: object) -> int:
+    """Along how many axes the rows run."""
+    return sum(s != 0 for s in layout.stride()) if isinstance(layout, Tensor) else 0
 
 
 def _numbers(layout: Tensor) -> Tensor:

@@ -38,8 +38,9 @@ def assign_roles(program: Program) -> Program:
 def role_of(use: Use) -> Role:
     """The role that a single use gives.
 
-    Source: Tensor Programs V, Appendix B; an axis that weight, input and result share (a group, an
-    expert) counts as kept.
+    Source: Tensor Programs V, Appendix B. An axis that weight, input and result share (a head, an
+    expert) numbers weights of one kind: many readouts are readouts. Where nothing that grows is
+    contracted it counts as kept.
     """
     if use.contracts:
         return Role.HIDDEN if use.keeps else Role.OUTPUT

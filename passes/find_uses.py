@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import replace
 
 from mufx.diagnostics import note
+from mufx.matrices import computed_matrices
 from mufx.program import Program
 from mufx.ratios import Use, Walk
 
@@ -23,14 +24,15 @@ def find_uses(program: Program) -> Program:
         F.linear(x, w.weight)  with w.weight (out: 64 -> 256, in: 64 -> 256)
         ->  contraction, contracts m_in = 4, keeps m_out = 4
 
-    Codes: `MUF201` and `MUF202` for operations without a rule, `MUF205` for a parameter without
+    Codes: `MUF201` and `MUF202` for operations without a rule and for matrices that a parameter
+    makes entry by entry, `MUF205` for a parameter without
     a use.
     """
     uses: dict[str, dict[str, Use]] = defaultdict(dict)
     for trace in program.traces:
         walk = Walk(trace, program.constants(trace), program.rules)
         walk.run()
-        program = program.report(*walk.diagnostics)
+        program = program.report(*walk.diagnostics, *computed_matrices(walk))
         for use in walk.uses.values():
             uses[use.parameter].setdefault(use.node, use)
     unused = [

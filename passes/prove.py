@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mufx.align import Trace
-from mufx.diagnostics import Severity, error
+from mufx.diagnostics import error
 from mufx.magnitudes import Site, SiteKind
 from mufx.passes.assign_roles import excluded_by
 from mufx.passes.scale_inits import compared
@@ -21,7 +21,7 @@ def prove(program: Program) -> Program:
     Before: the finished program. After: the same program, with a `MUF303` for each finding.
     A program with errors is not finished, and is left as it is.
     """
-    if any(found.severity is Severity.ERROR for found in program.diagnostics):
+    if program.is_refused:
         return program  # it is not finished, and what would be found says nothing of mufx
     return program.report(
         *(

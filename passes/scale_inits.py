@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from mufx.diagnostics import Diagnostic, note, warning
-from mufx.moments import Moments
+from mufx.diagnostics import Diagnostic, Place, error, note, warning
+from mufx.matrices import summed_entries
+from mufx.moments import DEVIATIONS, Moments
 from mufx.program import Program, Role
+from mufx.ratios import Walk
 
 
 def scale_inits(program: Program) -> Program:
@@ -34,20 +36,21 @@ def scale_inits(program: Program) -> Program:
     parameter, `row_corrections` one for rows with a role of their own.
 
     Codes: `MUF204` for a computed weight that contracts an axis that grows, and is scaled as if it
-    were drawn; and for computed values that change their size with width, and keep it.
+    were drawn; and for computed values that change their size with width, which keep it, and may
+    not be summed over.
     """
     corrections = {
         name: _settled(program.plan[name].init * _shrinkage(*compared(program, name)))
         for name in program.inits
     }
     rows = {name: program.labels[name].m_in ** -0.5 for name in program.row_blocks}
-    told = [d for name in program.inits for d in _computed(program, name)]
+    summed = _summed(program)
+    told = [d for name in program.inits for d in _computed(program, name, summed)]
     return replace(program, init_corrections=corrections, row_corrections=rows).report(*told)
 
 
 _NOT_FROM_THE_GRID = 1.1
 """Times: what the number of points does to the size of a table between two ends is less."""
-_DEVIATIONS = 4.0
 
 
 def compared(program: Program, name: str) -> tuple[float, float]:
@@ -55,7 +58,7 @@ def compared(program: Program, name: str) -> tuple[float, float]:
     base, target = program.inits[name]
     small, large = size(base), size(target)
     unused = program.labels[name].anchor is None
-    chance = _DEVIATIONS * math.hypot(small * base.error, large * target.error)
+    chance = DEVIATIONS * math.hypot(small * base.error, large * target.error)
     if unused or _is_added_table(program, name) or abs(large - small) < chance:
         return small, small
     return small, large
@@ -70,7 +73,7 @@ def _is_added_table(program: Program, name: str) -> bool:
     return _is_table(program, name) and program.labels[name].role in (Role.INPUT, Role.SCALAR)
 
 
-def _computed(program: Program, name: str) -> Iterator[Diagnostic]:
+def _computed(program: Program, name: str, summed: Mapping[str, Place]) -> Iterator[Diagnostic]:
     """What is told of values that are computed, and not drawn."""
     anchor = program.labels[name].anchor
     if anchor is None or not _is_table(program, name):
@@ -84,15 +87,46 @@ def _computed(program: Program, name: str) -> Iterator[Diagnostic]:
             place=anchor.place,
         )
         return
-    small, large = map(size, program.inits[name])
-    if small and large and not 1 / _NOT_FROM_THE_GRID < large / small < _NOT_FROM_THE_GRID:
+    change = _change(program, name)
+    if change is None:
+        return
+    if name in summed:
+        yield error(
+            "MUF204",
+            f"the values that {name} is computed to change their size by {change:.4g} from base "
+            "to target, and what they make is summed over that axis: no factor is right",
+            hint="keep this size fixed, or compute them so that their size does not depend on how "
+            "many there are",
+            place=summed[name],
+        )
+    else:
         yield note(
             "MUF204",
-            f"the values that {name} is computed to change their size by {large / small:.4g} from "
+            f"the values that {name} is computed to change their size by {change:.4g} from "
             "base to target, and stay as they are",
             hint="compute them so that their size does not depend on how many there are",
             place=anchor.place,
         )
+
+
+def _change(program: Program, name: str) -> float | None:
+    """How the size of a table that contracts nothing changes with width, where it does."""
+    small, large = map(size, program.inits[name])
+    if not _is_added_table(program, name) or not small or not large:
+        return None
+    is_grid = 1 / _NOT_FROM_THE_GRID < large / small < _NOT_FROM_THE_GRID
+    return None if is_grid else large / small
+
+
+def _summed(program: Program) -> dict[str, Place]:
+    """Where the values of such tables are summed over, in a program without errors."""
+    tables = {name for name in program.inits if _change(program, name) is not None}
+    found: dict[str, Place] = {}
+    for trace in program.traces if tables and not program.is_refused else ():
+        walk = Walk(trace, program.constants(trace), program.rules)
+        walk.run()
+        found |= summed_entries(walk, tables)
+    return found
 
 
 def _settled(factor: float) -> float:

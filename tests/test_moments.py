@@ -218,6 +218,21 @@ def test_parametrization() -> None:
     assert length.mean**2 + length.std**2 == pytest.approx(8 * 0.25)
 
 
+def test_real_and_imaginary_parts_are_entries_alike() -> None:
+    def build() -> torch.Tensor:
+        return torch.rand(9, 9, dtype=torch.cfloat) - (0.5 + 0.25j)
+
+    found = read(build)
+    assert (found.kind, found.random) == ("measured", True)
+    assert found.mean == pytest.approx(0.125, abs=0.02)
+    assert found.std == pytest.approx(math.sqrt(1 / 12 + 0.125**2), rel=0.03)
+
+
+def test_a_measured_mean_that_chance_explains_is_none() -> None:
+    assert read(lambda: torch.rand(9, 9) - torch.rand(9, 9)).mean == 0.0
+    assert read(lambda: torch.rand(9, 9) - torch.rand(9, 9) + 0.1).mean == pytest.approx(0.1, 0.2)
+
+
 def test_large_unknown_is_refused() -> None:
     with pytest.raises(MufxError) as caught:
         read(lambda: torch.randn(2**13, 2**12) ** 2)

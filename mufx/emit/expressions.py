@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import operator
 import re
+from cmath import isfinite
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Protocol
@@ -151,7 +152,7 @@ def literal(value: Any, names: Names, name: str = "") -> str:  # noqa: C901  one
         return names.device()
     if isinstance(value, float) and (value != value or value in (float("inf"), -float("inf"))):
         return f'float("{value}")'
-    if isinstance(value, (bool, int, float)):
+    if isinstance(value, (bool, int, float)) or (isinstance(value, complex) and isfinite(value)):
         return hole(value, name)
     if value is None or value is Ellipsis:
         return "None" if value is None else "..."

@@ -68,8 +68,10 @@ def _one_weight(
     axes = tuple(i for i, label in enumerate(labels) if label in contracted)
     if not others:
         return replace(weight, factors=()) if not axes else Weight.bent(weight)
+    met = set[str]().union(*(_grown(flow, other) for other in others))
+    shared = tuple(i for i, label in enumerate(labels) if label in met - contracted)
     if len(others) == 1:
-        return flow.contract(weight, slot, axes, others[0][0])
+        return flow.contract(weight, slot, axes, others[0][0], shared)
     grown = {labels[i] for i in axes if flow.axes_of(slot)[i].grows}
     if not any(grown <= set(row) for _, row in others):
         _refuse_joint(flow)
@@ -78,7 +80,13 @@ def _one_weight(
     found = flow.moved(joint, m)
     ways = dict(found.known_ways())
     ways.pop(Rank.RESULT, None)  # the result of this node is what the weight makes of it
-    return flow.contract(weight, slot, axes, others[0][0], replace(found, ways=ways or None))
+    joint = replace(found, ways=ways or None)
+    return flow.contract(weight, slot, axes, others[0][0], shared, joint)
+
+
+def _grown(flow: Flow, operand: tuple[Slot, Labels]) -> set[str]:
+    slot, labels = operand
+    return {label for label, axis in zip(labels, flow.axes_of(slot), strict=True) if axis.grows}
 
 
 def _refuse_joint(flow: Flow) -> None:
@@ -127,6 +135,7 @@ def _multiplied(
     flow: Flow, operands: Sequence[tuple[Slot, Labels]], contracted: set[str]
 ) -> tuple[Magnitude, float]:
     """One product of activations, and how many times more of them are summed."""
+    flow.summed(operands, contracted)
     sizes: dict[str, Axis] = {}
     for slot, labels in operands:
         for label, axis in zip(labels, flow.axes_of(slot), strict=True):
@@ -291,6 +300,11 @@ def _convolve(flow: Flow, node: fx.Node, contracted: tuple[int, ...]) -> Value:
         value = flow.contract(weight, w_slot, contracted, 0)
     else:
         axes = flow.axes_of(w_slot)
+        taps = [f"t{i}" for i in range(len(axes) - 2)]
+        batch = _batch(len(flow.axes_of(0)) - len(axes) + 1)
+        made = ["o", "i"] if contracted == (1,) else ["i", "o"]
+        gone = {"i"} if contracted else set[str]()
+        flow.summed([(0, [*batch, "i", *taps]), (w_slot, [*made, *taps])], gone)
         m = math.prod(axes[i].m for i in contracted if axes[i].grows)
         value = flow.moved(multiplied(flow.magnitude(0), flow.magnitude(w_slot)), m)
     return _with_bias(flow, node, value, argument(node, 2, "bias")[0])

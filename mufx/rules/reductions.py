@@ -29,9 +29,16 @@ def _reduced(flow: Flow, node: fx.Node, position: int = 1) -> tuple[Magnitude, f
     return flow.magnitude(0), growth(axes, dims(dim, len(axes)))
 
 
-@REDUCTIONS.rule("mean", "nanmean", "amax", "amin", "aminmax", "median", "nanmedian")
+@REDUCTIONS.rule("amax", "amin", "aminmax", "median", "nanmedian")
+def middle(flow: Flow, node: fx.Node) -> Value:
+    """The size of one term."""
+    return flow.magnitude(0)
+
+
+@REDUCTIONS.rule("mean", "nanmean")
 def mean(flow: Flow, node: fx.Node) -> Value:
     """The size of one term."""
+    _note_products(flow, node)
     return flow.magnitude(0)
 
 
@@ -53,7 +60,19 @@ def extremum(flow: Flow, node: fx.Node) -> Value:
 def sum_(flow: Flow, node: fx.Node) -> Value:
     """After training the terms add up: the width multiplier of the axes."""
     value, m = _reduced(flow, node)
+    _note_products(flow, node)
     return flow.moved(value, m)
+
+
+def _note_products(flow: Flow, node: fx.Node) -> None:
+    """The sum of the products of two tensors is a contraction that is spelled out."""
+    terms = node.all_input_nodes[0]
+    if operation(terms) != "mul" or len(terms.all_input_nodes) != 2:
+        return
+    rank, dim = len(flow.axes(terms)), argument(node, 1, "dim")[1]
+    labels = [str(i) for i in range(rank)]
+    operands = [(n, labels[rank - len(flow.axes(n)) :]) for n in terms.all_input_nodes]
+    flow.summed(operands, {labels[i] for i in dims(dim, rank)})
 
 
 @REDUCTIONS.rule("norm", "vector_norm", "linalg_norm", "linalg_vector_norm")
@@ -144,7 +163,9 @@ def softmax(flow: Flow, node: fx.Node) -> Value:
     if isinstance(flow.value(0), Weight):
         return Magnitude(1 / m)
     flow.need(value, 0)
-    return replace(flow.moved(Magnitude(), 1 / m), simplex=m != 1)
+    axes, dim = flow.axes_of(0), argument(node, 1, "dim")[1]
+    grows = any(axes[d].grows for d in dims(dim, len(axes)))
+    return replace(flow.moved(Magnitude(), 1 / m), simplex=grows)
 
 
 def _affine(flow: Flow, gain: Slot, bias: Slot | None = None) -> Value:

@@ -7,7 +7,7 @@ pass through it. Rules are looked up by the operation's name; the spellings of o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any, Protocol
 
 import torch
@@ -15,6 +15,9 @@ from torch import fx
 
 from mufx.magnitudes import Magnitude, Rank, Value, Weight
 from mufx.sizes import Axis, Number, Slot
+
+Labelled = tuple[Slot | fx.Node, Sequence[str]]
+"""An operand, by its slot or itself, and a label for each of its axes."""
 
 
 class Flow(Protocol):
@@ -74,12 +77,18 @@ class Flow(Protocol):
         slot: Slot,
         contracted: tuple[int, ...],
         x: Slot,
+        shared: tuple[int, ...] = (),
         joint: Magnitude | None = None,
     ) -> Value:
         """A weight is contracted with the operand in slot `x` over its axes `contracted`.
 
-        With `joint`, with a product of several activations: that operand is one of them.
+        Its axes `shared`, a head or an expert, are the operand's as well. With `joint` it meets a
+        product of several activations, of which that operand is one.
         """
+        ...
+
+    def summed(self, operands: Sequence[Labelled], gone: Set[str]) -> None:
+        """Activations are multiplied and summed over the labels `gone` of their axes."""
         ...
 
     def inside(self, operand: Any, kind: str, contracted: tuple[int, ...] = ()) -> None:

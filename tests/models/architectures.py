@@ -10,7 +10,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 FEATURES, CLASSES, TIME = 8, 4, 5
 
@@ -53,6 +53,22 @@ class Experts(nn.Module):
 
 def experts(d: int, ff: int, experts: int = 4, chosen: int = 2, normed: bool = False) -> nn.Module:
     return Between(d, Experts(d, ff, experts, chosen, normed))
+
+
+class Gated(nn.Module):
+    """Two ways up, of which one gates the other, and one down."""
+
+    def __init__(self, d: int, ff: int) -> None:
+        super().__init__()
+        self.gate, self.up = (nn.Linear(d, ff, bias=False) for _ in range(2))
+        self.down = nn.Linear(ff, d, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.silu(self.gate(x)) * self.up(x))
+
+
+def gated(d: int, ff: int) -> nn.Module:
+    return Between(d, Gated(d, ff))
 
 
 # -- attention ----------------------------------------------------------------------------------
@@ -143,6 +159,73 @@ def blocked(d: int, heads: int, size: int) -> nn.Module:
     return Between(d, Blocked(d, heads, size))
 
 
+class OneKey(nn.Module):
+    """Attention in single steps: one head of keys and values for all queries."""
+
+    def __init__(self, d: int, heads: int, size: int) -> None:
+        super().__init__()
+        self.heads, self.size = heads, size
+        self.q = nn.Linear(d, heads * size, bias=False)
+        self.k, self.v = (nn.Linear(d, size, bias=False) for _ in range(2))
+        self.out = nn.Linear(heads * size, d, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q = self.q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        logits = q @ self.k(x)[:, None].mT / math.sqrt(self.size)
+        y = logits.softmax(-1) @ self.v(x)[:, None]
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
+def one_key(d: int, heads: int, size: int) -> nn.Module:
+    return Between(d, OneKey(d, heads, size))
+
+
+class Cosine(nn.Module):
+    """Logits are cosines, times a learned temperature for each head."""
+
+    def __init__(self, d: int, heads: int, size: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(d, 3 * heads * size, bias=False)
+        self.temperature = nn.Parameter(torch.full((heads, 1, 1), math.log(10.0)))
+        self.out = nn.Linear(heads * size, d, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = self.qkv(x).chunk(3, -1)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
+        cosines = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT
+        y = (cosines * self.temperature.exp()).softmax(-1) @ v
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
+def cosine(d: int, heads: int, size: int) -> nn.Module:
+    return Between(d, Cosine(d, heads, size))
+
+
+class LinearAttention(nn.Module):
+    """A state of outer products of keys and values, which queries read."""
+
+    def __init__(self, d: int, heads: int, size: int, normed: bool) -> None:
+        super().__init__()
+        self.heads, self.normed = heads, normed
+        self.qkv = nn.Linear(d, 3 * heads * size, bias=False)
+        self.out = nn.Linear(heads * size, d, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = self.qkv(x).chunk(3, -1)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in parts)
+        if self.normed:
+            q, k = F.elu(q) + 1, F.elu(k) + 1
+        y = torch.einsum("bthk,bhkv->bthv", q, torch.einsum("bthk,bthv->bhkv", k, v))
+        if self.normed:
+            y = y / torch.einsum("bthk,bhk->bth", q, k.sum(1))[..., None]
+        return self.out(y.flatten(2))
+
+
+def linear_attention(d: int, heads: int, size: int, normed: bool) -> nn.Module:
+    return Between(d, LinearAttention(d, heads, size, normed))
+
+
 class Latent(nn.Module):
     """Queries, keys and values through low ranks; one rotary key, made beside the latent one."""
 
@@ -203,8 +286,8 @@ class Mamba(nn.Module):
         return self.out_proj((y + self.D * x) * F.silu(z))
 
 
-def mamba(d: int, inner: int, rank: int) -> nn.Module:
-    return Between(d, Mamba(d, inner, rank))
+def mamba(d: int, inner: int, rank: int, state: int = 3) -> nn.Module:
+    return Between(d, Mamba(d, inner, rank, state))
 
 
 class Mamba2(nn.Module):
@@ -229,11 +312,11 @@ class Mamba2(nn.Module):
         return self.out_proj(scan(x, step, -torch.ones(1), b, c) * F.silu(z))
 
 
-def mamba2(d: int, heads: int) -> nn.Module:
-    return Between(d, Mamba2(d, heads))
+def mamba2(d: int, heads: int, state: int = 3) -> nn.Module:
+    return Between(d, Mamba2(d, heads, state=state))
 
 
-# -- conditioning, low rank, norms of weights ---------------------------------------------------
+# -- conditioning and low rank ------------------------------------------------------------------
 
 
 class AdaptiveNorm(nn.Module):
@@ -275,6 +358,141 @@ def low_rank(d: int, rank: int) -> nn.Module:
     return Between(d, LowRank(d, rank))
 
 
+# -- attention to others -------------------------------------------------------------------------
+
+
+class Cross(nn.Module):
+    """Attention to a context of a width of its own."""
+
+    def __init__(self, d: int, context: int, heads: int = 2) -> None:
+        super().__init__()
+        self.heads = heads
+        self.first, self.read = nn.Linear(FEATURES, d), nn.Linear(FEATURES, context)
+        self.q = nn.Linear(d, d, bias=False)
+        self.k, self.v = (nn.Linear(context, d, bias=False) for _ in range(2))
+        self.last = nn.Linear(d, CLASSES)
+
+    def parted(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        x, context = self.first(x), self.read(context)
+        q, k, v = (self.parted(y) for y in (self.q(x), self.k(context), self.v(context)))
+        y = F.scaled_dot_product_attention(q, k, v)
+        return self.last(x + y.transpose(1, 2).flatten(2))
+
+
+class GraphAttention(nn.Module):
+    """Scores of pairs of nodes, by two vectors for each head."""
+
+    def __init__(self, d: int, heads: int, size: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.values = nn.Linear(d, heads * size, bias=False)
+        self.mine, self.its = (nn.Parameter(torch.randn(heads, size) * 0.02) for _ in range(2))
+        self.out = nn.Linear(heads * size, d, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.values(x).unflatten(-1, (self.heads, -1))
+        mine, its = (torch.einsum("bthd,hd->bht", h, a) for a in (self.mine, self.its))
+        scores = F.leaky_relu(mine[..., None] + its[..., None, :]).softmax(-1)
+        return self.out(torch.einsum("bhts,bshd->bthd", scores, h).flatten(2))
+
+
+def graph_attention(d: int, heads: int, size: int) -> nn.Module:
+    return Between(d, GraphAttention(d, heads, size))
+
+
+# -- weights that are computed ------------------------------------------------------------------
+
+
+class Hypernetwork(nn.Module):
+    """A weight that a layer makes of what it reads."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.make = nn.Linear(d, d * d, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.make(x.mean(1)).view(-1, x.shape[-1], x.shape[-1])
+        return torch.einsum("btj,bij->bti", x, weight).tanh()
+
+
+def hypernetwork(d: int) -> nn.Module:
+    return Between(d, Hypernetwork(d))
+
+
+class Modulated(nn.Module):
+    """A convolution whose weight a style multiplies, one for each item of the batch."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.style = nn.Linear(d, d)
+        self.weight = nn.Parameter(torch.randn(d, d, 3) * 0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, t, d = x.shape
+        weight = self.weight * self.style(x.mean(1))[:, None, :, None]
+        features = x.transpose(1, 2).reshape(1, b * d, t)
+        y = F.conv1d(features, weight.reshape(b * d, d, 3), padding=1, groups=b)
+        return y.view(b, d, t).transpose(1, 2)
+
+
+def modulated(d: int) -> nn.Module:
+    return Between(d, Modulated(d))
+
+
+class Relations(nn.Module):
+    """A matrix for each kind of token."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, d, d) * 0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight[torch.arange(x.shape[1]) % 3]
+        return torch.einsum("btj,tij->bti", x, weight).tanh()
+
+
+def relations(d: int) -> nn.Module:
+    return Between(d, Relations(d))
+
+
+class SpelledOut(nn.Module):
+    """A linear layer as products and their sum."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(d, d) * 0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.unsqueeze(-2) * self.weight).sum(-1)
+
+
+def spelled_out(d: int) -> nn.Module:
+    return Between(d, SpelledOut(d))
+
+
+class Spectral(nn.Module):
+    """A linear layer for each frequency of the positions, as in a neural operator."""
+
+    def __init__(self, d: int, centred: bool) -> None:
+        super().__init__()
+        drawn = torch.rand(d, d, TIME // 2 + 1, dtype=torch.cfloat)
+        self.weight = nn.Parameter((drawn - (0.5 + 0.5j) if centred else drawn) / d)
+
+    def forward(self, x: Tensor) -> Tensor:
+        modes = torch.einsum("bkc,cok->bko", torch.fft.rfft(x, dim=1), self.weight)
+        return torch.fft.irfft(modes, n=x.shape[1], dim=1)
+
+
+def spectral(d: int, centred: bool) -> nn.Module:
+    return Between(d, Spectral(d, centred))
+
+
+# -- norms of weights ---------------------------------------------------------------------------
+
+
 class Normed(nn.Module):
     """Weight norm on a first layer, a hidden one and a readout."""
 
@@ -286,6 +504,21 @@ class Normed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.hidden(self.first(x).tanh()).tanh())
+
+
+class SpectrallyNormed(nn.Module):
+    """A hidden weight over its largest singular value, which torch finds by power iteration."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.hidden = spectral_norm(nn.Linear(d, d))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.hidden(x).tanh()
+
+
+def spectrally_normed(d: int) -> nn.Module:
+    return Between(d, SpectrallyNormed(d))
 
 
 class NormedTaps(nn.Module):

@@ -287,7 +287,7 @@ ENCODERS = (
         {"hidden_size": 64, "intermediate_size": 128},
         {"hidden_size": 256, "intermediate_size": 768},
         {**_TEXT, "max_position_embeddings": 16},
-        refused="MUF201",  # it takes a Fourier transform over the features
+        refused="MUF202",  # it takes a Fourier transform over the features
     ),
     Spec(
         "distilbert",

@@ -1,0 +1,145 @@
+"""Matrices that a parameter makes entry by entry, and that are then summed like a weight.
+
+    w = linear(z, p).view(d, d);  w @ x             a hypernetwork
+    h = exp(dt[:, None] * a) * h + ...;  h @ c      a state space, with a state that grows
+    (p[index]) @ x,  (p * style) @ x,  (p * x).sum(-1)
+
+Tensor Programs know two kinds of matrices with two axes that grow: parameters in a product with
+vectors, and what vectors alone make, entry by entry (`k[:, None] * v[None]`, the state of linear
+attention; OuterNonlin). A parameter with a number for each pair, used in any other way than in a
+product with a vector, is neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Set
+from dataclasses import dataclass
+
+from torch import fx
+
+from mufx.diagnostics import Diagnostic, Place, error
+from mufx.magnitudes import Magnitude
+from mufx.ratios import Use, Walk
+from mufx.rows import VIEWED, Flow, Rows
+from mufx.rules import operation
+from mufx.sizes import Axis, Slot
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A product that is summed over the axis `gone` of an operand; only it has the axes `left`."""
+
+    node: fx.Node
+    operand: fx.Node
+    gone: int
+    left: tuple[int, ...]
+
+
+def computed_matrices(walk: Walk) -> Iterator[Diagnostic]:
+    """An error for every parameter that makes a matrix which is summed with an activation.
+
+    Queries of several heads that meet one key of all heads are such a matrix as well. What comes
+    out are logits of a softmax, which may all be 0 at initialisation; they are left alone.
+    Behind an operation that was refused no sum means anything.
+    """
+    found = [s for s in sums(walk) if s.left and not _are_logits(s.node)]
+    if not found or walk.diagnostics:
+        return
+    rows = Rows(walk.trace)
+    for use in walk.uses.values():
+        flow = rows.of(use, products=2)
+        for s in found:
+            made = _axes_made(rows, use, flow, s)
+            left = next((i for i in s.left if {i, s.gone} <= made), None)
+            if left is not None:
+                yield _refused(walk, use, s, left)
+
+
+def summed_entries(walk: Walk, parameters: Set[str]) -> dict[str, Place]:
+    """Where what these parameters make is summed with an activation over an axis of their own."""
+    found, rows = list(sums(walk)), Rows(walk.trace)
+    places: dict[str, Place] = {}
+    for use in walk.uses.values():
+        if found and use.parameter in parameters:
+            flow = rows.of(use, products=1)
+            met = [_place(walk, s) for s in found if s.gone in _axes_made(rows, use, flow, s)]
+            if met:
+                places.setdefault(use.parameter, met[0])
+    return places
+
+
+def sums(walk: Walk) -> Iterator[Sum]:
+    """The sums over axes that grow of products of activations, once for each of two operands.
+
+    An average, where the other operand adds up to 1 over the axis, is none.
+    """
+    nodes = {node.name: node for node in walk.trace.graph.nodes}
+    for name, found in walk.sums.items():
+        for operand, labels in found.operands:
+            met = [
+                (other, _grown(walk, other, its))
+                for other, its in found.operands
+                if other is not operand and other not in walk.constants
+            ]
+            grown, shared = (
+                _grown(walk, operand, labels),
+                {label for _, its in met for label in its},
+            )
+            left = tuple(i for label, i in grown.items() if label not in found.gone | shared)
+            for label in sorted(found.gone & shared & grown.keys()):
+                if not any(label in its and _adds_up_to_one(walk, other) for other, its in met):
+                    yield Sum(nodes[name], operand, grown[label], left)
+
+
+def _grown(walk: Walk, operand: fx.Node, labels: tuple[str, ...]) -> dict[str, int]:
+    axes = walk.axes(operand)
+    return {label: i for i, label in enumerate(labels) if axes[i].grows}
+
+
+def _adds_up_to_one(walk: Walk, operand: fx.Node) -> bool:
+    value = walk.item(operand)
+    return isinstance(value, Magnitude) and value.simplex
+
+
+_LINEAR = VIEWED | frozenset(
+    "mul div add sub tanh masked_fill where to float type contiguous".split()
+)
+
+
+def _are_logits(node: fx.Node) -> bool:
+    """Whether a softmax reads it, scaled, capped, masked or not."""
+    names = [(user, operation(user)) for user in node.users]
+    return any(name == "softmax" or (name in _LINEAR and _are_logits(user)) for user, name in names)
+
+
+def _axes_made(rows: Rows, use: Use, flow: Flow | None, found: Sum) -> set[int]:
+    """The axes of the summed operand along which the numbers of one parameter run."""
+    if found.operand is _used_in(rows.nodes[use.node], use.slot):
+        return set(use.kept_at)
+    region = flow.held.get(found.operand) if flow is not None else None
+    strides = region.layout.stride() if region is not None else ()
+    return {i for i, stride in enumerate(strides) if stride}
+
+
+def _used_in(node: fx.Node, slot: Slot | None) -> object:
+    return node.args[slot] if isinstance(slot, int) else node.kwargs.get(str(slot))
+
+
+def _place(walk: Walk, found: Sum) -> Place:
+    return walk.trace.recording.origins[found.node.name].place
+
+
+def _refused(walk: Walk, use: Use, found: Sum, left: int) -> Diagnostic:
+    def grows(axis: Axis) -> str:
+        return f"{axis.base}->{axis.target}"
+
+    axes = walk.axes(found.operand)
+    return error(
+        "MUF202",
+        f"{use.parameter} makes every entry of a matrix of {grows(axes[left])} by "
+        f"{grows(axes[found.gone])}, and its products with an activation are summed over the "
+        "latter: a weight that is computed has no rule",
+        hint="keep one of these two sizes fixed, or contract the activation with the parameter "
+        "itself",
+        place=_place(walk, found),
+    )
