@@ -45,14 +45,38 @@ def computed_matrices(walk: Walk) -> Iterator[Diagnostic]:
     found = [s for s in sums(walk) if s.left and not _are_logits(s.node)]
     if not found or walk.diagnostics:
         return
+    told: set[str] = set()
+    for s, parameter in _of_parameters_alone(walk, found):
+        told.add(parameter)
+        yield _refused(walk, parameter, s, s.left[0])
     rows = Rows(walk.trace)
     for use in walk.uses.values():
+        if use.parameter in told:
+            continue
         flow = rows.of(use, products=2)
         for s in found:
             made = _axes_made(rows, use, flow, s)
             left = next((i for i in s.left if {i, s.gone} <= made), None)
             if left is not None:
-                yield _refused(walk, use, s, left)
+                yield _refused(walk, use.parameter, s, left)
+
+
+def _of_parameters_alone(walk: Walk, found: list[Sum]) -> Iterator[tuple[Sum, str]]:
+    """Of matrices that no input reaches: the parameters that are matrices of that kind too.
+
+    What an operation does to the rows of such a parameter (a norm over them, say) is not asked.
+    """
+    sources: dict[fx.Node, frozenset[str]] = {}
+    for node in walk.trace.graph.nodes:
+        if node.op == "get_attr":
+            matrix = sum(axis.grows for axis in walk.axes(node)) > 1
+            name = str(node.target)
+            sources[node] = frozenset({name} if matrix and name in walk.parameters else ())
+        elif node.op != "placeholder" and all(n in sources for n in node.all_input_nodes):
+            sources[node] = frozenset().union(*(sources[n] for n in node.all_input_nodes))
+    for s in found:
+        for parameter in sorted(sources.get(s.operand, ())):
+            yield s, parameter
 
 
 def summed_entries(walk: Walk, parameters: Set[str]) -> dict[str, Place]:
@@ -129,14 +153,14 @@ def _place(walk: Walk, found: Sum) -> Place:
     return walk.trace.recording.origins[found.node.name].place
 
 
-def _refused(walk: Walk, use: Use, found: Sum, left: int) -> Diagnostic:
+def _refused(walk: Walk, parameter: str, found: Sum, left: int) -> Diagnostic:
     def grows(axis: Axis) -> str:
         return f"{axis.base}->{axis.target}"
 
     axes = walk.axes(found.operand)
     return error(
         "MUF202",
-        f"{use.parameter} makes every entry of a matrix of {grows(axes[left])} by "
+        f"{parameter} makes every entry of a matrix of {grows(axes[left])} by "
         f"{grows(axes[found.gone])}, and its products with an activation are summed over the "
         "latter: a weight that is computed has no rule",
         hint="keep one of these two sizes fixed, or contract the activation with the parameter "

@@ -118,7 +118,7 @@ class Walk:
         self.values: MutableMapping[str, Value] = {}
         self.node: fx.Node = trace.graph._root
         self.order = {node.name: i for i, node in enumerate(trace.graph.nodes)}
-        self._parameters = frozenset(
+        self.parameters = frozenset(
             n for n, _ in constants.target.model.named_parameters(remove_duplicate=False)
         )
 
@@ -142,7 +142,7 @@ class Walk:
             return Magnitude()
         if node.op == "get_attr":
             name = str(node.target)
-            return Weight(frozenset({name})) if name in self._parameters else Magnitude()
+            return Weight(frozenset({name})) if name in self.parameters else Magnitude()
         if node.op == "output":
             return self._output(node)
         if node in self.constants:

@@ -669,7 +669,16 @@ REFUSALS = (
             ),
             ("a lookup", M.relations, 'return torch.einsum("btj,tij->bti", x, weight).tanh()'),
             ("a product", M.spelled_out, "return (x.unsqueeze(-2) * self.weight).sum(-1)"),
+            ("a norm", M.standardized, "return F.linear(x, rows)"),
         )
+    ),
+    Refusal(
+        "weights that are not linear in a parameter",
+        M.positive,
+        {"d": (16, 64)},
+        "MUF202",
+        "return F.linear(x, self.weight.abs())",
+        "contract the parameters themselves",
     ),
     Refusal(
         "spectral norm, a power iteration of torch's own",

@@ -22,8 +22,7 @@ _KEEP = """
     pad constant_pad_nd pixel_shuffle pixel_unshuffle channel_shuffle
     interpolate upsample upsample_nearest upsample_bilinear grid_sample
     avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
-    max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
-    relu leaky_relu abs identity positive requires_grad resolve_conj conj
+    identity positive requires_grad resolve_conj conj
     view_as_complex_copy nan_to_num masked_select polar complex fft_fftshift fft_ifftshift
 """.split()
 
@@ -35,6 +34,19 @@ def keep(flow: Flow, node: fx.Node) -> Value:
     if isinstance(value, Weight) and value.factors:  # its axes would have to be followed
         return replace(value, factors=())
     return value
+
+
+_HOMOGENEOUS = """
+    relu leaky_relu abs
+    max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
+""".split()
+
+
+@VIEWS.rule(*_HOMOGENEOUS)
+def homogeneous(flow: Flow, node: fx.Node) -> Value:
+    """The result has the size of the operand, and is not linear in it."""
+    value = flow.value(_first(node))
+    return Weight.bent(value) if isinstance(value, Weight) else value
 
 
 def _first(node: fx.Node) -> Any:

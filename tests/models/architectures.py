@@ -473,6 +473,30 @@ def spelled_out(d: int) -> nn.Module:
     return Between(d, SpelledOut(d))
 
 
+class Standardized(nn.Linear):
+    """A linear layer whose rows have mean 0 and variance 1, as in weight standardization."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        whole = self.weight.view(1, len(self.weight), -1)
+        rows = F.batch_norm(whole, None, None, training=True).view_as(self.weight)
+        return F.linear(x, rows)
+
+
+def standardized(d: int) -> nn.Module:
+    return Between(d, Standardized(d, d, bias=False))
+
+
+class Positive(nn.Linear):
+    """A linear layer without negative weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.abs())
+
+
+def positive(d: int) -> nn.Module:
+    return Between(d, Positive(d, d, bias=False))
+
+
 class Spectral(nn.Module):
     """A linear layer for each frequency of the positions, as in a neural operator."""
 
