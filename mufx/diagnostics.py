@@ -96,6 +96,7 @@ CODES: dict[str, str] = {
     "MUF204": "a parameter whose init has no width-consistent rule",
     "MUF205": "a parameter that no operation uses",
     "MUF206": "an axis of which only a part grows",
+    "MUF207": "keys and values that keep their size while queries grow",
     # 3xx ratios and corrections
     "MUF301": "a size that grows with width and has no place to be corrected",
     "MUF302": "a finite output that grows with width",

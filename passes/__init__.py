@@ -11,6 +11,7 @@ from mufx.passes.absorb_corrections import absorb_corrections
 from mufx.passes.apply_corrections import apply_corrections
 from mufx.passes.assign_roles import assign_roles
 from mufx.passes.find_corrections import find_corrections
+from mufx.passes.find_fixed_heads import find_fixed_heads
 from mufx.passes.find_row_blocks import find_row_blocks
 from mufx.passes.find_uses import find_uses
 from mufx.passes.fold_multipliers import fold_multipliers
@@ -24,6 +25,7 @@ PASSES: tuple[Pass, ...] = (
     find_uses,
     find_row_blocks,
     assign_roles,
+    find_fixed_heads,
     read_inits,
     plan_parameters,
     find_corrections,
@@ -40,6 +42,7 @@ __all__ = [
     "apply_corrections",
     "assign_roles",
     "find_corrections",
+    "find_fixed_heads",
     "find_row_blocks",
     "find_uses",
     "fold_multipliers",

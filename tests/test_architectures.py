@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import mufx
 from mufx.api import Conversion, import_emitted
-from mufx.diagnostics import MufxError
+from mufx.diagnostics import MufxError, Severity
 from mufx.manifest import ParameterEntry
 
 M = import_emitted(Path(__file__).parent / "models" / "architectures.py")
@@ -56,7 +56,7 @@ class Case:
         kinds: By parameter: role, m_in, m_out.
         rows: By parameter: the rows that read out although it is hidden.
         changes: What of the forward pass is another number: `before -> after`.
-        warned: The codes of warnings.
+        warned: The codes of warnings and notes.
     """
 
     name: str
@@ -133,6 +133,7 @@ ATTENTION = (
             {"piece.qkv.weight": ("hidden", D, HEADS), "piece.qkv.bias": ("input", 1, HEADS)},
             rows={"piece.qkv.weight": rows},
             fixed={"size": 4, "kv": kv, "parted": parted, "bias": True},
+            warned=("MUF207",),
         )
         for parted, kv, rows in (
             ("split", 1, [(32, 40)]),
@@ -168,6 +169,31 @@ ATTENTION = (
             "piece.out.weight": ("hidden", HEADS, D),
         },
         fixed={"kv": 2, "size": 4},
+        warned=("MUF207",),
+    ),
+    Case(
+        "one head of keys and values, repeated for the heads of queries, in attention by hand",
+        M.repeated,
+        {"d": (16, 64), "heads": (4, 8)},
+        {
+            "piece.q.weight": ("hidden", D, HEADS),
+            "piece.k.weight": ("output", D, 1),
+            "piece.v.weight": ("output", D, 1),
+            "piece.out.weight": ("hidden", HEADS, D),
+        },
+        warned=("MUF207",),
+    ),
+    Case(
+        "attention of one size beside a stream that grows: all of it reads out",
+        M.repeated,
+        {"d": (16, 64)},
+        {
+            "piece.q.weight": ("output", D, 1),
+            "piece.k.weight": ("output", D, 1),
+            "piece.v.weight": ("output", D, 1),
+            "piece.out.weight": ("input", 1, D),
+        },
+        fixed={"heads": 4},
     ),
     Case(
         "heads that grow in size: normed queries and keys are correlated; a number for each head",
@@ -540,6 +566,19 @@ def test_the_forward_pass_changes_where_it_must(case: Case) -> None:
 
     assert tuple(f"{c.before} -> {c.after}" for c in manifest.changes) == case.changes
     assert tuple(d.code for d in manifest.diagnostics) == case.warned
+
+
+def test_keys_and_values_of_one_size_have_one_note_at_its_place() -> None:
+    case = next(case for case in CASES if case.build is M.repeated)
+    (found,) = converted(case).manifest.diagnostics
+
+    assert found.message.startswith("piece.k.weight (and 1 more): keys or values")
+    assert "1/4 times" in found.message
+    assert "1/sqrt(4) times" in found.message
+    assert found.place is not None
+    assert found.place.file.endswith("architectures.py")
+    assert found.severity is Severity.NOTE
+    assert "grow with the queries'" in found.hint
 
 
 # -- what is not a role alone -------------------------------------------------------------------

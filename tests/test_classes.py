@@ -261,6 +261,44 @@ class Recurrent(nn.Module):
         return out
 
 
+class Begun(nn.Module):
+    """An LSTM whose first states are parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 5)
+        self.h, self.c = (nn.Parameter(torch.zeros(1, 2, 5)) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.lstm(x, (self.h, self.c))[0]
+        return out
+
+
+def test_both_states_of_an_lstm_are_its_state() -> None:
+    found = classes(Begun(), torch.zeros(7, 2, 3))
+    assert found["c:2"] == found["h:2"] == found["lstm.weight_hh_l0:1"]
+
+
+class Pooled(nn.Module):
+    """torch sets other strides of the result in place, where the channels come last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.channels = nn.Linear(3, 5)
+        self.head = nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = F.adaptive_avg_pool1d(self.channels(x).transpose(1, 2), 1)
+        out: Tensor = self.head(pooled.flatten(1))
+        return out
+
+
+def test_pooled_channels_are_the_channels() -> None:
+    found = find_identities(Pooled(), ((torch.zeros(2, 7, 3),), {}))
+    assert found.train.gaps == ()
+    assert classes(Pooled(), torch.zeros(2, 7, 3))["head.weight:1"] == "channels.weight:0"
+
+
 @pytest.mark.parametrize(("cls", "gates"), [(nn.LSTM, 4), (nn.GRU, 3)])
 def test_rows_of_recurrent_layers_are_states(cls: type[nn.LSTM] | type[nn.GRU], gates: int) -> None:
     identities = find_identities(Recurrent(cls), ((tokens(),), {}))

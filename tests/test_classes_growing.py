@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,23 +13,12 @@ from torch import Tensor, nn
 
 import mufx
 from examples import encoder, gpt, llama, mlp, resnet
-from mufx.classes import plan_instance, trace_instance
+from mufx.classes import find_identities, plan_instance, trace_instance
 from mufx.diagnostics import MufxError
-from mufx.inputs import from_values
 from mufx.passes import PASSES, find_corrections
-from mufx.source import from_callable
-from tests.agreement import Pair, disagreements
-
-
-def of_example(build: Callable[..., nn.Module], module: object) -> Pair:
-    names = vars(module)
-    config = next((v for k, v in names.items() if k.endswith("Config")), None)
-
-    def at(knobs: Mapping[str, object]) -> nn.Module:
-        with torch.device("meta"):
-            return build(**knobs) if config is None else build(config(**knobs))
-
-    return Pair(at(names["base"]), at(names["target"]), from_values(names["example_inputs"])(2, {}))
+from mufx.sizes import Number
+from mufx.source import BATCH, from_callable
+from tests.agreement import disagreements
 
 
 @pytest.mark.parametrize(
@@ -41,9 +32,12 @@ def of_example(build: Callable[..., nn.Module], module: object) -> Pair:
     ],
 )
 def test_classes_and_two_sizes_agree_on_the_examples(
-    build: Callable[..., nn.Module], module: object
+    build: Callable[..., nn.Module], module: Any
 ) -> None:
-    wrong, count = disagreements(of_example(build, module))
+    source = from_callable(build, module.example_inputs, module.base, module.target)
+    with torch.device("meta"):
+        found = find_identities(source.build(**source.target), source.inputs(BATCH, source.target))
+    wrong, count = disagreements(found, mufx.trace(source))
     assert not wrong
     assert count > 20
 
@@ -136,6 +130,28 @@ def test_numbers_that_may_follow_the_width_are_asked_for() -> None:
     assert "1/sqrt(64)" not in str(first)
     assert "1/sqrt(64)" in str(second)
     assert f"--number {__file__.rpartition('/')[2]}:" in second.hint
+
+
+class Together(nn.Module):
+    """Two numbers in one line, of which one is a power of the width."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(11, width)
+        self.head = nn.Linear(width, 11)
+        self.factor = width**-0.5
+
+    def forward(self, idx: Tensor) -> Tensor:
+        out: Tensor = self.head(self.embed(idx)) * self.factor * 3.0
+        return out
+
+
+@pytest.mark.parametrize("answer", ["grows", 0.5])
+def test_an_answer_is_about_the_number_that_was_asked_for(answer: str | float) -> None:
+    key = f"{Path(__file__).name}:{Together.forward.__code__.co_firstlineno + 1}"
+    program = trace_instance(Together(64), (IDX,), GROW, numbers={key: answer})
+
+    assert program.train.numbers == {("mul", 1): Number(0.25, 0.125, 0.0625)}
 
 
 def test_answers_are_what_two_sizes_show() -> None:

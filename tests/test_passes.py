@@ -110,10 +110,15 @@ def rows(program: Program) -> str:
     return lines(found or ["no weight has rows with a role of their own"])
 
 
+def notes(program: Program) -> str:
+    return lines(map(str, program.diagnostics)) if program.diagnostics else "nothing to note\n"
+
+
 SHOWN: dict[str, Callable[[Program], str]] = {
     "find_uses": uses,
     "find_row_blocks": rows,
     "assign_roles": roles,
+    "find_fixed_heads": notes,
     "read_inits": inits,
     "plan_parameters": plan,
     "find_corrections": corrections,

@@ -20,6 +20,7 @@ def lstm_layer(call: Call) -> Answer:
     size = call.space.size(state)
     call.space.unify(into[1], call.own[-1])
     call.space.unify(back[1], state)
+    call.space.unify(call.axes(call["cx_"])[-1], state)
     for rows in (into, back, *biases):
         for gate in call.space.split(Kind.SUM, rows[0], (size,) * 4):
             call.space.unify(gate, state)

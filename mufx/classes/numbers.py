@@ -89,6 +89,13 @@ class _Asking:
         self.buffers: dict[str, float] = {}
         self.problems: list[Diagnostic] = []
         self.used: set[str] = set()
+        self.asked = self._asked()
+
+    def _asked(self) -> set[Place | None]:
+        """The places with a number that equals a power of a size."""
+        nodes = self.run.recording.graph.nodes
+        found = ((node, value) for node in nodes for _, value in _literals(node))
+        return {self._place(node) for node, value in found if powers(value, self.sizes)}
 
     def all(self, buffers: Mapping[str, torch.Tensor]) -> Numbers:
         for node in self.run.recording.graph.nodes:
@@ -124,6 +131,8 @@ class _Asking:
                 self.problems.append(_question(what, fitting, keys, place))
             return 1.0
         self.used.add(key)
+        if not fitting and place in self.asked and key in _keys(place):
+            return 1.0  # the answer is about another number of the line
         answer = self.answers[key]
         if not isinstance(answer, str):
             return float(answer)

@@ -226,6 +226,18 @@ def view_as_complex(call: Call) -> Answer:
     return call.own[:-1]
 
 
+@VIEWS.rule("as_strided")
+def as_strided(call: Call) -> Answer:
+    """Other strides of axes of size 1, as torch's pooling sets them; of more nothing is known."""
+    found: torch.Tensor = call.result
+    strides = [s for n, s in zip(found.shape, found.stride(), strict=True) if n > 1]
+    sizes = [call.space.size(v) for v in call.own]
+    if sizes == list(found.shape) and strides == sorted(strides, reverse=True):
+        return call.own
+    call.lost += call.own
+    return call.fresh()
+
+
 @VIEWS.rule("unfold")
 def unfold(call: Call) -> Answer:
     """Windows of an axis."""

@@ -135,6 +135,29 @@ def apart(d: int, heads: int, kv: int, size: int) -> nn.Module:
     return Between(d, Apart(d, heads, kv, size))
 
 
+class Repeated(nn.Module):
+    """Attention by hand; all heads of queries have the same keys and values."""
+
+    def __init__(self, d: int, heads: int, size: int = 4) -> None:
+        super().__init__()
+        self.heads, self.size = heads, size
+        self.q = nn.Linear(d, heads * size, bias=False)
+        self.k, self.v = (nn.Linear(d, size, bias=False) for _ in range(2))
+        self.out = nn.Linear(heads * size, d, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, t, _ = x.shape
+        q = self.q(x).view(b, t, self.heads, self.size).transpose(1, 2)
+        k, v = (made.unsqueeze(1).expand(-1, self.heads, -1, -1) for made in (self.k(x), self.v(x)))
+        scores = q @ k.transpose(-2, -1) / self.size**0.5
+        y = torch.dropout(scores.softmax(-1), 0.1, self.training) @ v
+        return self.out(y.transpose(1, 2).reshape(b, t, -1))
+
+
+def repeated(d: int, heads: int) -> nn.Module:
+    return Between(d, Repeated(d, heads))
+
+
 class Blocked(nn.Module):
     """Queries, keys and values side by side in each of two blocks; a part of a head is turned."""
 

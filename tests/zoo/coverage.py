@@ -13,6 +13,7 @@ from time import process_time
 
 from mufx.api import Conversion, convert_source
 from mufx.diagnostics import MufxError
+from tests.zoo.falls import CAUSES
 from tests.zoo.learning import results
 from tests.zoo.specs import (
     AUDIO,
@@ -48,6 +49,22 @@ What is refused has its code, explained under refusals.
 largest slope of what any activation learns over width, the median size of these slopes, and the
 largest in standard parametrization. 0 is independent of width. They are left empty where the check
 has not run.
+"""
+FALLS = """
+## What falls
+
+A change that falls with the width by more than 0.3 is looked into. Each has one of these causes,
+of which the test demands what is measured beside, and which explains no fall below the slope given.
+
+| cause | what happens | measured beside | lowest slope |
+|---|---|---|--:|
+"""
+FELL = """
+These fell, where the check has run since falls are kept; the nodes are `module:operation`, with
+`*` for every block.
+
+| model | nodes | how many | lowest slope | cause |
+|---|---|--:|--:|---|
 """
 COLUMNS = (
     "| model | result | in | hid | out | sc | corrections | notes | change | median | SP | s |\n"
@@ -92,7 +109,19 @@ def page(workers: int) -> str:
         rows = iter(list(pool.map(row_of, range(len(SPECS)))))
     for family, specs in FAMILIES.items():
         parts.append(f"\n## {family}\n\n{COLUMNS}" + "".join(next(rows) for _ in specs))
-    return "".join(parts)
+    return "".join([*parts, falls()])
+
+
+def falls() -> str:
+    """The causes of falls, and what fell."""
+    causes = [f"| {c.name} | {c.why} | {c.measured} | {c.lowest:+.2f} |\n" for c in CAUSES]
+    fell = [
+        f"| `{spec.name}` | `{fall['nodes']}` | {fall['number']} | {fall['lowest']:+.2f} "
+        f"| {fall['cause'] or 'unknown'} |\n"
+        for spec in SPECS
+        for fall in (results(spec) or {}).get("falls", ())
+    ]
+    return FALLS + "".join(causes) + (FELL + "".join(fell) if fell else "")
 
 
 def row_of(index: int) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from mufx.recorder import tensors
 from mufx.sweep.batches import Loss
 from mufx.sweep.models import Models
 from mufx.sweep.widths import widths_of
+from tests.zoo.falls import explained
 from tests.zoo.specs import Spec
 from tests.zoo.widening import FACTORS, widened
 
@@ -75,13 +76,14 @@ def kept(spec: Spec, found: Checked) -> None:
         "largest": found.largest(Variant.MUP),
         "median": found.median(Variant.MUP),
         "standard": found.largest(Variant.SP),
+        "falls": [asdict(fall) for fall in explained(found)],
     }
     (RESULTS / f"{spec.name}.json").write_text(json.dumps(numbers), encoding="utf-8")
 
 
-def results(spec: Spec) -> Mapping[str, float] | None:
+def results(spec: Spec) -> Mapping[str, Any] | None:
     """The same; None where the check did not run."""
     file = RESULTS / f"{spec.name}.json"
     if not file.is_file():
         return None
-    return cast("Mapping[str, float]", json.loads(file.read_text(encoding="utf-8")))
+    return cast("Mapping[str, Any]", json.loads(file.read_text(encoding="utf-8")))

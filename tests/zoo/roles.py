@@ -6,12 +6,13 @@ import re
 from collections import defaultdict
 
 from mufx.api import Conversion
-from mufx.manifest import ParameterEntry
+from mufx.manifest import ParameterEntry, RowsEntry
 
 
 def roles(conversion: Conversion) -> str:
-    """A line `parameter  role  m_in  m_out  init  lr` for every pattern, in the model's order.
+    """A line `parameter  role  m_in  m_out  init  lr  decay  eps` for every pattern, in order.
 
+    Rows of a fused weight that have a role of their own follow it in brackets.
     The indices of blocks are folded into `*`; where equal patterns differ in their numbers, each
     kind has its line, with how many parameters are of it.
     """
@@ -33,4 +34,11 @@ def roles(conversion: Conversion) -> str:
 
 def _numbers(entry: ParameterEntry) -> str:
     axes = f"{entry.role:6}  in {entry.m_in:<4.4g} out {entry.m_out:<4.4g}"
-    return f"{axes} init {entry.init_scale:<7.4g} lr {entry.lr_scale:.4g}"
+    rates = f"lr {entry.lr_scale:<7.4g} decay {entry.weight_decay_scale:<4.4g}"
+    numbers = f"{axes} init {entry.init_scale:<7.4g} {rates} eps {entry.eps_scale:<7.4g}"
+    return "  ".join([numbers, *(_rows(entry, rows) for rows in entry.rows)]).rstrip()
+
+
+def _rows(entry: ParameterEntry, rows: RowsEntry) -> str:
+    init = f"{entry.init_scale * rows.init_correction:.4g}"
+    return f"[{rows.role} {rows.start}:{rows.stop} of axis {rows.axis} init {init}]"
