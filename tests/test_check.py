@@ -65,6 +65,22 @@ def test_seeds_that_disagree_are_too_noisy_to_say() -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "error", "verdict"),
+    [
+        (0.3, 0.05, Verdict.GROWS),
+        (0.3, 0.1, Verdict.NOISY),  # a right conversion reaches this in one check of four
+        (0.1, 0.1, Verdict.FLAT),
+        (-0.6, 0.1, Verdict.FLAT),
+        (-0.8, 0.1, Verdict.VANISHES),
+    ],
+)
+def test_a_slope_counts_where_two_errors_are_past_its_bound(
+    value: float, error: float, verdict: Verdict
+) -> None:
+    assert Slope(value, error).verdict is verdict
+
+
+@pytest.mark.parametrize(
     ("sizes", "verdict"),
     [
         ([0.0, 1.0, 1.0, 1.0], Verdict.STILL),
