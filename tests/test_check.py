@@ -28,7 +28,7 @@ from mufx.check.result import Checked, NodeRow
 from mufx.check.show import NO_FIRST_STEP, conclusions
 from mufx.check.slopes import Slope, Verdict, fit
 from mufx.check.storage import FILE, Runs
-from mufx.check.training import Run, first_step, run
+from mufx.check.training import Run, distance, first_step, run
 from mufx.check.watch import activations
 from mufx.check.widths import check_widths, chosen
 from mufx.cli import app
@@ -173,6 +173,15 @@ class Masked(nn.Module):
         above = torch.ones(4, 4).triu(1) > 0
         logits: torch.Tensor = self.project(x).masked_fill(above, -math.inf)
         return logits.softmax(-1)
+
+
+def test_a_distance_is_a_mean_over_finite_entries_and_changes_neither_value() -> None:
+    one, other = torch.tensor([1.0, -math.inf, 4.0]), torch.tensor([3.0, -math.inf, 3.0])
+
+    assert distance(one, other) == pytest.approx(1.5)
+    assert distance(torch.tensor([3 + 4j]), torch.tensor([0j])) == pytest.approx(5.0)
+    assert one.tolist() == [1.0, -math.inf, 4.0]
+    assert other.tolist() == [3.0, -math.inf, 3.0]
 
 
 def test_a_mask_of_minus_infinity_never_was_finite() -> None:
