@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 from typer.testing import CliRunner
 
@@ -25,7 +27,7 @@ from mufx.check.own import own_changes
 from mufx.check.predicting import Prediction
 from mufx.check.request import Request, Variant, parsed
 from mufx.check.result import Checked, NodeRow
-from mufx.check.show import NO_FIRST_STEP, conclusions
+from mufx.check.show import NO_FIRST_STEP, conclusions, show
 from mufx.check.slopes import Slope, Verdict, fit
 from mufx.check.storage import FILE, Runs
 from mufx.check.training import Run, distance, first_step, run
@@ -205,6 +207,16 @@ def test_the_converted_mlp_is_flat_both_ways_and_the_original_grows(mlp: Checked
     assert {row.verdict for row in mlp.of(Variant.MUP)} == {Verdict.FLAT}
     assert {row.verdict for row in mlp.of(Variant.APPLIED)} == {Verdict.FLAT}
     assert mlp.largest(Variant.SP) > 0.5
+
+
+def test_a_table_wider_than_the_console_keeps_the_names_of_the_nodes(mlp: Checked) -> None:
+    name = "a.long.way.down:scaled_dot_product_attention#1/logits"
+    console = Console(file=StringIO(), width=60)
+
+    show(replace(mlp, rows=(replace(mlp.rows[0], node=name),)), console)
+
+    assert isinstance(console.file, StringIO)
+    assert f"{name} " in console.file.getvalue()
 
 
 @pytest.mark.parametrize("nothing", [Slope(None), Slope(0.1, 0.2)])
