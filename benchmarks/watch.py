@@ -20,7 +20,7 @@ import torch
 from step import BATCH, CONFIGS, HEADER, ROUNDS, Ratio, example, ratio, turns
 from torch import Tensor, nn
 
-from mufx.check.training import size
+from mufx.check.training import distance, size
 from mufx.check.watch import watched
 
 BOUND = 1.3
@@ -53,7 +53,7 @@ class Training:
 
     def see(self, name: str, value: Tensor) -> None:
         first = self.first.setdefault(name, value)
-        self.sizes[name] = size(value), size(value - first)
+        self.sizes[name] = size(value), distance(value, first)
 
 
 def training(knobs: dict[str, int], tokens: int) -> Training:

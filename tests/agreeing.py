@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn.functional import cross_entropy
 
 from mufx.check.request import Variant
 from mufx.check.result import NodeRow
@@ -20,6 +21,7 @@ from tests.checks import CASES, Case, text
 PAGE = Path(__file__).parent.parent / "docs" / "check-agreement.md"
 OPTIMIZERS = ("adamw", "sgd")
 VARIANTS = (Variant.SP, Variant.MUP)
+WIDER_PAIRS = (("gpt", "sgd"), ("llama", "sgd"), ("encoder", "sgd"))
 HEAD = """# Predicted and measured
 
 Written by `python -m tests.agreeing`: for every node of the examples, the slope over width of what
@@ -36,6 +38,15 @@ WORST = """
 
 | example | optimizer | variant | node | predicted | measured |
 |---|---|---|---|--:|--:|
+"""
+WIDER = """
+## Four times as wide
+
+The same in the maximal update parametrization, with two seeds from 256 to 2048: what the seeds and
+the smallest widths add to the slopes has become smaller.
+
+| example | optimizer | nodes | within 0.1 | median difference |
+|---|---|--:|--:|--:|
 """
 FURTHER = """
 ## Further out
@@ -54,11 +65,22 @@ The root mean square of the gradient of the first `c_attn` of the GPT in SP.
 | width | query | key | value |
 |---|--:|--:|--:|
 """
+ALIKE = """
+## Queries and keys of rows that are alike
+
+The root mean square of the gradient of the second `in_proj_weight` of the encoder in SP. The
+prediction takes query and key rows for half as large as value rows.
+
+| width | query | key | value |
+|---|--:|--:|--:|
+"""
 
 
-def first_steps(case: Case, optimizer: str) -> list[NodeRow]:
+def first_steps(
+    case: Case, optimizer: str, variants: tuple[Variant, ...] = VARIANTS, seeds: int = 3
+) -> list[NodeRow]:
     """The nodes that moved and have a prediction, after a single step."""
-    found = case.check(*VARIANTS, optimizer=optimizer, steps=1)
+    found = case.check(*variants, optimizer=optimizer, steps=1, seeds=seeds)
     return [row for row in found.rows if row.first.value is not None and row.predicted is not None]
 
 
@@ -91,6 +113,16 @@ def worst(name: str, optimizer: str, rows: Iterable[NodeRow]) -> str:
     )
 
 
+def wider(name: str, optimizer: str) -> str:
+    """A line for the nodes of an example that starts four times as wide."""
+    case = CASES[name]
+    base = {knob: n * 4 if knob in case.growing else n for knob, n in case.base.items()}
+    rows = first_steps(replace(case, base=base), optimizer, (Variant.MUP,), seeds=2)
+    apart = np.abs([difference(row) for row in rows])
+    numbers = f"{len(rows)} | {(apart <= 0.1).sum()} | {np.median(apart):.2f}"
+    return f"| {name} | {optimizer} | {numbers} |\n"
+
+
 def doublings(optimizer: str, widths: tuple[int, ...] = (512, 1024, 2048, 4096)) -> str:
     """The slope of the readout of the MLP from each width to the next, in SP."""
     case = replace(CASES["mlp"], base={"width": widths[0]})
@@ -115,15 +147,34 @@ def thirds(case: Case) -> str:
     return "".join(lines)
 
 
+def alike(case: Case) -> str:
+    """The same of the encoder, whose second attention meets rows that the first made alike."""
+    lines: list[str] = []
+    source = case.source()
+    for width in (64, 128, 256, 512):
+        torch.manual_seed(0)
+        grown = dict.fromkeys(case.growing, width) | {"dim_feedforward": 2 * width}
+        model = source.build(**{**case.base, **grown})
+        tokens, targets = next(iter(text(16)(case.batch)))
+        loss = cross_entropy(model(tokens).flatten(0, 1), targets.flatten())
+        torch.autograd.backward(loss)
+        gradient = model.get_parameter("encoder.layers.1.self_attn.in_proj_weight").grad
+        assert gradient is not None
+        sizes = [float(part.square().mean().sqrt()) for part in gradient.chunk(3)]
+        lines.append(f"| {width} | " + " | ".join(f"{size:.1e}" for size in sizes) + " |\n")
+    return "".join(lines)
+
+
 def main() -> None:
     """Measures all and writes the page."""
     pairs = list(itertools.product(CASES, OPTIMIZERS))
     found = {pair: first_steps(CASES[pair[0]], pair[1]) for pair in pairs}
     table = "".join(summary(*pair, rows) for pair, rows in found.items())
     rest = "".join(worst(*pair, rows) for pair, rows in found.items())
+    beyond = WIDER + "".join(itertools.starmap(wider, WIDER_PAIRS))
     further = FURTHER + "".join(map(doublings, OPTIMIZERS))
-    rows = ROWS + thirds(CASES["gpt"])
-    PAGE.write_text(HEAD + table + WORST + rest + further + rows, encoding="utf-8")
+    rows = ROWS + thirds(CASES["gpt"]) + ALIKE + alike(CASES["encoder"])
+    PAGE.write_text(HEAD + table + WORST + rest + beyond + further + rows, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 from typer.testing import CliRunner
 
@@ -25,10 +27,10 @@ from mufx.check.own import own_changes
 from mufx.check.predicting import Prediction
 from mufx.check.request import Request, Variant, parsed
 from mufx.check.result import Checked, NodeRow
-from mufx.check.show import NO_FIRST_STEP, conclusions
+from mufx.check.show import NO_FIRST_STEP, conclusions, show
 from mufx.check.slopes import Slope, Verdict, fit
 from mufx.check.storage import FILE, Runs
-from mufx.check.training import Run, first_step, run
+from mufx.check.training import Run, distance, first_step, run
 from mufx.check.watch import activations
 from mufx.check.widths import check_widths, chosen
 from mufx.cli import app
@@ -62,6 +64,22 @@ def test_seeds_that_disagree_are_too_noisy_to_say() -> None:
     sizes = [[width**1.0, width**-1.0] for width in WIDTHS]
 
     assert fit(WIDTHS, sizes).verdict is Verdict.NOISY
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "verdict"),
+    [
+        (0.3, 0.05, Verdict.GROWS),
+        (0.3, 0.1, Verdict.NOISY),  # a right conversion reaches this in one check of four
+        (0.1, 0.1, Verdict.FLAT),
+        (-0.6, 0.1, Verdict.FLAT),
+        (-0.8, 0.1, Verdict.VANISHES),
+    ],
+)
+def test_a_slope_counts_where_two_errors_are_past_its_bound(
+    value: float, error: float, verdict: Verdict
+) -> None:
+    assert Slope(value, error).verdict is verdict
 
 
 @pytest.mark.parametrize(
@@ -159,6 +177,15 @@ class Masked(nn.Module):
         return logits.softmax(-1)
 
 
+def test_a_distance_is_a_mean_over_finite_entries_and_changes_neither_value() -> None:
+    one, other = torch.tensor([1.0, -math.inf, 4.0]), torch.tensor([3.0, -math.inf, 3.0])
+
+    assert distance(one, other) == pytest.approx(1.5)
+    assert distance(torch.tensor([3 + 4j]), torch.tensor([0j])) == pytest.approx(5.0)
+    assert one.tolist() == [1.0, -math.inf, 4.0]
+    assert other.tolist() == [3.0, -math.inf, 3.0]
+
+
 def test_a_mask_of_minus_infinity_never_was_finite() -> None:
     model = Masked()
     batch: Inputs = ((torch.eye(4),), {})
@@ -180,6 +207,16 @@ def test_the_converted_mlp_is_flat_both_ways_and_the_original_grows(mlp: Checked
     assert {row.verdict for row in mlp.of(Variant.MUP)} == {Verdict.FLAT}
     assert {row.verdict for row in mlp.of(Variant.APPLIED)} == {Verdict.FLAT}
     assert mlp.largest(Variant.SP) > 0.5
+
+
+def test_a_table_wider_than_the_console_keeps_the_names_of_the_nodes(mlp: Checked) -> None:
+    name = "a.long.way.down:scaled_dot_product_attention#1/logits"
+    console = Console(file=StringIO(), width=60)
+
+    show(replace(mlp, rows=(replace(mlp.rows[0], node=name),)), console)
+
+    assert isinstance(console.file, StringIO)
+    assert f"{name} " in console.file.getvalue()
 
 
 @pytest.mark.parametrize("nothing", [Slope(None), Slope(0.1, 0.2)])

@@ -53,7 +53,8 @@ def show(found: Checked, console: Console) -> None:
     )
     for variant in found.runs:
         table = _table(found, variant)
-        console.print(table, width=_wide(console, table))
+        table.width = _wide(console, table)
+        console.print(table, crop=False)
     for line in conclusions(found):
         console.print(Text(line), soft_wrap=True)
 

@@ -11,9 +11,11 @@ from typing import Final
 import numpy as np
 
 GROWS: Final = 0.15
-"""Above its prediction no change may grow by more: growth is judged strictly."""
+"""Above its prediction no change may grow by more: growth is judged strictly. As everywhere here it
+counts where two standard errors are past it: of a hundred nodes that are right, a few lie beyond
+one."""
 VANISHES: Final = -0.5
-"""Loosely: what falls slowly may be on its way. It counts where two standard errors are past it."""
+"""Loosely: what falls slowly may be on its way."""
 SHORT: Final = 0.25
 """What is known exactly may fall short of it by this and two standard errors."""
 NOISY: Final = 0.15
@@ -57,12 +59,13 @@ class Slope:
         """The verdict on what is left of the slope once the prediction is taken off."""
         if self.value is None:
             return self.missing
-        left = self.value - predicted
-        if self.error > NOISY and abs(left) < 2 * self.error:
-            return Verdict.NOISY
-        if left > GROWS:
+        left, two = self.value - predicted, 2 * self.error
+        if left - two > GROWS:
             return Verdict.GROWS
-        return Verdict.VANISHES if left + 2 * self.error < VANISHES else Verdict.FLAT
+        if left + two < VANISHES:
+            return Verdict.VANISHES
+        hidden = self.error > NOISY and abs(left) < two
+        return Verdict.NOISY if left > GROWS or hidden else Verdict.FLAT
 
     def falls_short_of(self, expected: float) -> bool:
         """Whether the slope is certainly below what is known of it."""

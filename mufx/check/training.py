@@ -71,8 +71,7 @@ def run(
     after = _looked(model, probe, seed)
     if _blown_up(before, after) or not _is_finite(loss_of(model, batches[-1])):
         return Run({}, {}, {}, diverged=len(batches))
-    changes = {name: after[name] - before[name] for name in before if name in after}
-    return Run(_means(before), _means(after), _means(changes))
+    return Run(_means(before), _means(after), _distances(before, after))
 
 
 def first_step(
@@ -115,7 +114,7 @@ def _first_step(
     torch.autograd.backward(loss_of(model, batch))
     optimizer.step()
     after = _looked(model, probe, seed)
-    return _means({name: after[name] - value for name, value in before.items()}), own
+    return _distances(before, after), own
 
 
 def _own(model: nn.Module, optimizer: torch.optim.Optimizer, probe: Inputs, seed: int) -> Sizes:
@@ -164,13 +163,32 @@ def _means(values: Mapping[str, Tensor]) -> Sizes:
     return {name: size(value) for name, value in values.items()}
 
 
+def _distances(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> Sizes:
+    """Of every node that both have."""
+    return {name: distance(after[name], old) for name, old in before.items() if name in after}
+
+
 def size(value: Tensor) -> float:
     """The mean absolute value over finite elements: a causal mask of -inf has no size."""
-    mean = float(value.abs().mean(dtype=_precision(value)))
+    return _size(value.abs())
+
+
+def distance(one: Tensor, other: Tensor) -> float:
+    """The size of the difference of two values of one shape.
+
+    In one piece of memory: where a second one is asked for after a large first one, the system
+    takes both back, and to be given them anew costs ten times what is computed.
+    """
+    difference = one - other
+    return _size(difference.abs() if difference.is_complex() else difference.abs_())
+
+
+def _size(absolute: Tensor) -> float:
+    mean = float(absolute.mean(dtype=_precision(absolute)))
     if math.isfinite(mean):
         return mean
-    finite = value[value.isfinite()]
-    return float(finite.abs().double().mean()) if finite.numel() else 0.0
+    finite = absolute[absolute.isfinite()]
+    return float(finite.double().mean()) if finite.numel() else 0.0
 
 
 def _precision(value: Tensor) -> torch.dtype:

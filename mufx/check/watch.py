@@ -60,7 +60,8 @@ class Watch(TorchFunctionMode):
         result = func(*args, **kwargs)
         made = tensors(result)
         if is_recordable(func) and (made or mutates(func, result)):
-            name = self._named(operation_of(*spelling(func, args, kwargs)[1:]))
+            called = operation_of(*spelling(func, args, kwargs)[1:])
+            name = self._named(called)
             logits = _attention_logits(func, args, kwargs)
             if logits is not None:
                 self.see(f"{name}/{LOGITS}", logits)
@@ -69,7 +70,7 @@ class Watch(TorchFunctionMode):
                 shown = {name: result}
             else:
                 shown = {self._named("getitem"): t for t in made}
-            if operation_of(*spelling(func, args, kwargs)[1:]) not in _UNWRITTEN:
+            if called not in _UNWRITTEN:
                 self._show(shown, tensors((args, kwargs)), is_inplace(func, kwargs))
         return result
 
