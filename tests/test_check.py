@@ -20,6 +20,7 @@ from rich.console import Console
 from torch import nn
 from typer.testing import CliRunner
 
+import mufx
 from mufx.api import convert_source, trace
 from mufx.check.checking import checked
 from mufx.check.experiment import Experiment, prepared
@@ -261,6 +262,29 @@ def test_a_first_step_in_mup_has_slopes_of_zero_in_every_form(optimizer: str, fo
 
     layers = [found[f"{name}:linear#1"] for name in ("fc1", "fc2", "out")]
     assert layers == pytest.approx([0.0, 0.0, 0.0], abs=0.02)
+
+
+class TensorScaled(nn.Module):
+    """Attention whose scale is a tensor, computed from the size of the head, as in DeBERTa."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.query, self.key = nn.Linear(4, width, bias=False), nn.Linear(4, width, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        query, key = self.query(x), self.key(x)
+        scale = torch.sqrt(torch.tensor(float(query.shape[-1])))
+        return torch.bmm(query, key.mT / scale).softmax(-1)
+
+
+def test_a_constant_that_grows_is_no_part_of_what_base_starts_with() -> None:
+    inputs = (torch.randn(2, 3, 4),)
+    program = mufx.convert(TensorScaled, inputs, {"width": 16}, {"width": 64}).program
+
+    sizes, _ = Prediction(program, program.train, converted=True, batch=2).starts(4)
+
+    (start,) = (value for name, value in sizes.items() if "bmm" in name)
+    assert start == pytest.approx(-0.5)  # sqrt(d) products of either sign, over d
 
 
 def test_fused_attention_is_seen_step_by_step() -> None:

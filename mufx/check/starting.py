@@ -124,6 +124,14 @@ class Sizes(Walk):
 
     # -- what rules ask ---------------------------------------------------------------------
 
+    def item(self, operand: Any) -> Value:
+        """A constant is taken for 1 at base, and for what it has grown to at target."""
+        value = super().item(operand)
+        constant = isinstance(operand, fx.Node) and operand in self.constants
+        if constant and self.side is Side.BASE and isinstance(value, Magnitude):
+            return replace(value, ratio=1.0)
+        return value
+
     def axes(self, operand: Any) -> tuple[Axis, ...]:
         """Axes that grow from 1 to their length here: rules then count terms, not multipliers."""
         return tuple(map(self._from_one, super().axes(operand)))
