@@ -22,6 +22,7 @@ class GPTConfig:
     n_embd: int = 64
     dropout: float = 0.0
     bias: bool = True
+    init_std: float = 0.02
 
 
 class SelfAttention(nn.Module):
@@ -78,6 +79,7 @@ class Block(nn.Module):
 class GPT(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
+        self.init_std = config.init_std
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.block_size, config.n_embd)
         self.drop = nn.Dropout(config.dropout)
@@ -90,11 +92,11 @@ class GPT(nn.Module):
         # The branches into the residual stream start smaller, as in the GPT-2 paper.
         for name, weight in self.named_parameters():
             if name.endswith("c_proj.weight"):
-                nn.init.normal_(weight, std=0.02 / math.sqrt(2 * config.n_layer))
+                nn.init.normal_(weight, std=config.init_std / math.sqrt(2 * config.n_layer))
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=0.02)
+            nn.init.normal_(module.weight, std=self.init_std)
             bias = getattr(module, "bias", None)
             if isinstance(bias, nn.Parameter):
                 nn.init.zeros_(bias)

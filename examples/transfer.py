@@ -7,6 +7,9 @@ largest one with it: converted by mufx, and as it is. Beside them, the largest o
 rate that was tuned for it. The seeds of these runs are none of the sweep's. Every batch is new
 text, so the training loss is that on text not seen before.
 
+Where more than the rate is tuned, that is done at the two narrowest widths first, in μP, and the
+sweep takes what came out best at the narrowest.
+
 Trials are kept in out/transfer: more workers may be started with the same command, and what was
 interrupted goes on. Figures and results go to docs/figures, the tables into docs/transfer.md;
 --redraw makes them again from the results that are there, and trains nothing.
@@ -22,6 +25,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import mufx
+from mufx.factory import place_of
 from mufx.sweep import plot, text
 from mufx.sweep.preparing import Request
 from mufx.sweep.reading import read
@@ -30,6 +34,7 @@ from mufx.sweep.study import Result
 from mufx.sweep.summary import Optimum
 from mufx.sweep.sweeping import Sweep, Worker
 from mufx.sweep.values import shown, written
+from mufx.sweep.widths import widths_of
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
@@ -52,8 +57,10 @@ class Experiment:
     batch: int
     seeds: int
     confirm: int  # seeds at the rate that μP's widths share: they decide whether wider is worse
+    tune: str = ""  # what is tuned with the rate before
+    parametrizations: tuple[Parametrization, ...] = tuple(Parametrization)
 
-    def request(self) -> Request:
+    def request(self, name: str) -> Request:
         return Request(
             spec=str(HERE / self.model),
             over=(self.over,),
@@ -62,7 +69,8 @@ class Experiment:
             batch=self.batch,
             seeds=self.seeds,
             confirm=self.confirm,
-            study=str(TRIALS / f"{Path(self.model).stem}.db"),
+            study=str(TRIALS / f"{name}.db"),
+            parametrizations=self.parametrizations,
         )
 
 
@@ -88,6 +96,19 @@ EXPERIMENTS = {
         batch=8,
         seeds=2,
         confirm=5,
+    ),
+    "gpt-init": Experiment(
+        model="gpt.py",
+        data="windows",
+        base={"n_embd": 64, "n_head": 2, "n_layer": 2, "block_size": 32},
+        target={"n_embd": 1024, "n_head": 32, "n_layer": 2, "block_size": 32},
+        over="lr=2^-11:2^-7",
+        steps=80,
+        batch=8,
+        seeds=2,
+        confirm=5,
+        tune="init_std=0.02,0.04,0.08,0.16",
+        parametrizations=(Parametrization.MUP,),
     ),
     "encoder": Experiment(
         model="encoder.py",
@@ -118,16 +139,57 @@ def main() -> None:
         experiment = replace(experiment, seeds=options.seeds)
     TRIALS.mkdir(parents=True, exist_ok=True)
     source = mufx.load(str(HERE / experiment.model), experiment.base, experiment.target)
-    worker = Worker.of(experiment.request(), source)
+    request = experiment.request(options.experiment)
+    tuning = tuned(experiment, request, source) if experiment.tune else None
+    if tuning is not None:
+        request = replace(request, fixed=beside_the_rate(tuning))
+    worker = Worker.of(request, source)
     sweep = worker.sweep(progress)
     runs = [] if options.sweep_only else compared(worker, sweep)
-    write(options.experiment, sweep, runs)
+    write(options.experiment, sweep, runs, tuning)
 
 
 def progress(result: Result, done: int, total: int) -> None:
     point = result.point
     line = f"{point.parametrization} {point.width} seed {point.seed}, {written(result.values)}"
     print(f"{done}/{total} {line}: {result.loss:.4f}", file=sys.stderr)
+
+
+# -- more than the rate -------------------------------------------------------------------------
+
+
+def tuned(experiment: Experiment, request: Request, source: mufx.Source) -> Sweep:
+    """The rate and something else, in μP, at the base and one width more."""
+    base = min(widths_of(source, None, place_of(source.build)))
+    narrow = replace(
+        request,
+        over=(experiment.over, experiment.tune),
+        widths=f"{base},{2 * base}",
+        confirm=0,
+        study=str(request.study).replace(".db", "-tune.db"),
+        parametrizations=(Parametrization.MUP,),
+    )
+    return Worker.of(narrow, source).sweep(progress)
+
+
+def beside_the_rate(tuning: Sweep) -> str:
+    """What the narrowest width wants, as an option: `init_std=0.08`."""
+    values = tuning.summary.of(Parametrization.MUP)[0].values
+    return ",".join(f"{name}={value}" for name, value in values.items() if name != "lr")
+
+
+def tuning_table(tuning: Sweep) -> list[str]:
+    """The lowest loss at every value of what was tuned beside the rate."""
+    (other,) = (h for h in tuning.plan.over if h.name != "lr")
+    curves = [samples for _, samples in tuning.summary.curves.items()]
+    widths = [f"{tuning.width_knob}={width}" for _, width in tuning.summary.curves]
+    lines = [row(f"lowest loss with {other.name}", *widths), row(*["---"] * (len(widths) + 1))]
+    for value in other.values:
+        held = [[s for s in samples if s.values[other.name] == value] for samples in curves]
+        lowest = [min(samples, key=lambda sample: sample.mean) for samples in held]
+        cells = (f"{s.mean:.4f} at lr {shown(float(s.values['lr']))}" for s in lowest)
+        lines.append(row(str(value), *cells))
+    return [*lines, ""]
 
 
 # -- the large model ----------------------------------------------------------------------------
@@ -148,12 +210,10 @@ def compared(worker: Worker, sweep: Sweep) -> list[Run]:
     The runs are points of the same study.
     """
     small = sweep.summary.of(Parametrization.MUP)[0]
-    large = sweep.summary.of(Parametrization.SP)[-1]
-    ways = [
-        ("μP, tuned small", Parametrization.MUP, small),
-        ("SP, tuned small", Parametrization.SP, small),
-        ("SP, tuned large", Parametrization.SP, large),
-    ]
+    ways = [("μP, tuned small", Parametrization.MUP, small)]
+    for large in sweep.summary.of(Parametrization.SP)[-1:]:
+        ways.append(("SP, tuned small", Parametrization.SP, small))
+        ways.append(("SP, tuned large", Parametrization.SP, large))
     return [
         Run(what, rate(tuned), trained(worker, parametrization, tuned))
         for what, parametrization, tuned in ways
@@ -174,7 +234,7 @@ def trained(worker: Worker, parametrization: Parametrization, tuned: Optimum) ->
 # -- what is written ----------------------------------------------------------------------------
 
 
-def write(name: str, sweep: Sweep, runs: list[Run]) -> None:
+def write(name: str, sweep: Sweep, runs: list[Run], tuning: Sweep | None) -> None:
     """The figure and the numbers of one experiment, and its part of docs/transfer.md."""
     plot.draw(sweep.summary, sweep.width_knob, sweep.caption, DOCS / "figures", f"sweep-{name}")
     document = {
@@ -182,10 +242,12 @@ def write(name: str, sweep: Sweep, runs: list[Run]) -> None:
         "seeds of the large runs": list(SEEDS),
         "sweep": sweep.document(),
     }
+    if tuning is not None:
+        document["tuning"] = tuning.document()
     found = json.dumps(document, indent=1, sort_keys=True) + "\n"
     results(name).write_text(found, encoding="utf-8")
     page = DOCS / "transfer.md"
-    part = replaced(page.read_text(encoding="utf-8"), name, table(name, sweep, runs))
+    part = replaced(page.read_text(encoding="utf-8"), name, table(name, sweep, runs, tuning))
     page.write_text(part, encoding="utf-8")
 
 
@@ -193,7 +255,8 @@ def redraw(name: str) -> None:
     """Writes an experiment again, from its results."""
     document = json.loads(results(name).read_text(encoding="utf-8"))
     runs = [Run(run["what"], run["lr"], tuple(run["losses"])) for run in document["large"]]
-    write(name, read(document["sweep"]), runs)
+    tuning = read(document["tuning"]) if "tuning" in document else None
+    write(name, read(document["sweep"]), runs, tuning)
 
 
 def results(name: str) -> Path:
@@ -207,19 +270,21 @@ def replaced(page: str, name: str, part: str) -> str:
     return f"{before}{begin}\n{part}\n{end}{after}"
 
 
-def table(name: str, sweep: Sweep, runs: list[Run]) -> str:
+def table(name: str, sweep: Sweep, runs: list[Run], tuning: Sweep | None) -> str:
     """What an experiment found, in Markdown."""
     summary, knob = sweep.summary, sweep.width_knob
     lines = [
+        *(tuning_table(tuning) if tuning is not None else ()),
         f"![Loss against learning rate](figures/sweep-{name}.png)",
         "",
         f"{sweep.caption}.",
         "",
     ]
-    widths = [str(optimum.width) for optimum in summary.of(Parametrization.SP)]
+    widths = [str(optimum.width) for optimum in summary.of(Parametrization.MUP)]
     lines += row(f"best lr at {knob}", *widths), row(*["---"] * (len(widths) + 1))
     for parametrization, shown_name in ((Parametrization.SP, "SP"), (Parametrization.MUP, "μP")):
-        lines.append(row(shown_name, *map(best, summary.of(parametrization))))
+        optima = summary.of(parametrization)
+        lines += [row(shown_name, *map(best, optima))] if optima else []
     shared = summary.shared
     if shared is not None:
         held = (f"{loss:.4f}" for loss in shared.losses.values())
@@ -234,7 +299,7 @@ def table(name: str, sweep: Sweep, runs: list[Run]) -> str:
             row(f"{knob}={widths[-1]}", "lr", f"loss ({text.counted(len(runs[0].losses))})"),
         ]
         lines.append(row("---", "---", "---"))
-    ends = {"SP, tuned large": summary.of(Parametrization.SP)[-1].edge}
+    ends = {"SP, tuned large": any(o.edge for o in summary.of(Parametrization.SP)[-1:])}
     for run in runs:
         lr = shown(run.lr) + END_OF_GRID * ends.get(run.what, False)
         lines.append(row(run.what, lr, text.averaged(run.losses)))
