@@ -229,6 +229,18 @@ def test_a_check_that_judged_nothing_does_not_hold(mlp: Checked, nothing: Slope)
     assert "no node of it was judged" in conclusions(found)[-1]
 
 
+def test_a_check_says_of_how_much_it_says_nothing(mlp: Checked) -> None:
+    row = mlp.of(Variant.MUP)[0]
+    noisy = replace(row, change=Slope(0.2, 0.2))
+
+    found = replace(mlp, rows=(noisy, row, row))
+
+    assert found.passes
+    assert "μP: 1 of 3 nodes are too noisy to say; more --seeds, or widths further apart, tell" in (
+        conclusions(found)
+    )
+
+
 def test_prediction_and_measurement_have_the_same_nodes(mlp: Checked) -> None:
     assert all(row.predicted is not None for v in (Variant.SP, Variant.MUP) for row in mlp.of(v))
     assert [row.node for row in mlp.of(Variant.MUP) if row.disagrees] == []

@@ -75,6 +75,7 @@ def conclusions(found: Checked) -> list[str]:
         f"{NAMES[v]} diverged at {found.knob}={w}, seed {s}, in step {step}"
         for v, w, s, step in found.diverged
     ]
+    lines += _noisy(found)
     lines += [f"{NAMES[row.variant]}: {row.node} {_departure(row)}" for row in found.departures]
     return [*lines, _verdict(found)]
 
@@ -82,6 +83,14 @@ def conclusions(found: Checked) -> list[str]:
 def _left_out(found: Checked, verdict: Verdict, why: str) -> list[str]:
     nodes = dict.fromkeys(row.node for row in found.rows if row.verdict is verdict)
     return [f"left out, {why}: {', '.join(nodes)}"] if nodes else []
+
+
+def _noisy(found: Checked) -> list[str]:
+    """How much of μP nothing is said about: a check that judges little shows little."""
+    rows = [row for row in found.rows if row.variant is not Variant.SP]
+    noisy = sum(row.verdict is Verdict.NOISY for row in rows)
+    more = "more --seeds, or widths further apart, tell"
+    return [f"μP: {noisy} of {len(rows)} nodes are too noisy to say; {more}"] if noisy else []
 
 
 def _verdict(found: Checked) -> str:
