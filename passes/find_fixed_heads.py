@@ -112,11 +112,18 @@ class _Attention:
 
     def _is_fixed(self, node: fx.Node) -> bool:
         """Whether a value holds as many numbers at every width, if often: it may be repeated."""
-        axes = self.trace.axes.get(node.name)
-        if axes is not None and not any(axis.grows for axis in axes):
-            return True
-        joins = self._ends(node) or operation(node) == "softmax" or not node.all_input_nodes
-        return not joins and all(map(self._is_fixed, node.all_input_nodes))
+        seen, waiting = {node}, [node]
+        while waiting:
+            made = waiting.pop()
+            axes = self.trace.axes.get(made.name)
+            if axes is not None and not any(axis.grows for axis in axes):
+                continue
+            if self._ends(made) or operation(made) == "softmax" or not made.all_input_nodes:
+                return False
+            new = [n for n in made.all_input_nodes if n not in seen]
+            seen.update(new)
+            waiting.extend(new)
+        return True
 
     def _projections(self, operand: fx.Node) -> Iterator[Use]:
         """The uses that read out what an operand of fixed size comes from."""
