@@ -32,7 +32,7 @@ def test_the_original_with_rescaled_weights_is_the_emitted_module(spec: Spec) ->
             value = emitted.get_parameter(name)
             value.add_(torch.randn(value.shape, generator=generator) * 0.05)
             parameter.copy_(value * manifest.parameters[name].absorbed)
-    inputs = spec.source().inputs(3, spec.base)
+    inputs = spec.example(3)
     for training in (True, False):
         got = outputs(own.train(training), inputs)
         wanted = outputs(emitted.train(training), inputs)

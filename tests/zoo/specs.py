@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import nn
 
+from mufx.inputs import Inputs
 from mufx.source import ExampleInputs, Source, from_callable, load
 from tests.zoo import elsewhere
 
@@ -54,6 +55,11 @@ class Spec:
             return load(self.model, base, target, self.inputs)
         assert self.inputs is not None
         return from_callable(self.model, self.inputs, base, target)
+
+    def example(self, batch: int, *, at_target: bool = False) -> Inputs:
+        """Inputs that fit."""
+        source = self.source()
+        return source.inputs(batch, source.target if at_target else source.base)
 
     def build(self, *, at_target: bool = False) -> nn.Module:
         """The original model, for real."""

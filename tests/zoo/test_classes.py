@@ -56,7 +56,7 @@ def facts(program: Program, name: str) -> tuple[object, ...]:
 @each
 def test_an_instance_and_a_factory_agree(spec: Spec) -> None:
     known = by_factory(spec)
-    model, inputs = spec.build(at_target=True), spec.source().inputs(BATCH, spec.target)
+    model, inputs = spec.build(at_target=True), spec.example(BATCH, at_target=True)
     found = find_identities(model, inputs)
 
     wrong, count = disagreements(found, known)

@@ -64,7 +64,7 @@ def tensors(value: Any) -> list[Tensor]:
 
 def doubled(spec: Spec) -> Inputs:
     """Inputs twice as long in all sizes but the batch's that the recording left free."""
-    args, kwargs = spec.source().inputs(3, spec.base)
+    args, kwargs = spec.example(3)
     recording = at_base(spec).program.train.recording
     names = [node.name for node in recording.graph.nodes if node.op == "placeholder"]
     given = {**dict(zip(names, args, strict=False)), **kwargs}
@@ -96,7 +96,7 @@ def test_at_base_the_emitted_model_is_the_original(spec: Spec) -> None:
 
     assert_same(dict(emitted.state_dict()), dict(original.state_dict()))
     for training in (True, False):
-        inputs = spec.source().inputs(3, spec.base)
+        inputs = spec.example(3)
         got = outputs(emitted.train(training), inputs)
         assert_same(got, outputs(original.train(training), inputs))
     if spec.name not in ONE_SIZE:
