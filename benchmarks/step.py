@@ -37,6 +37,7 @@ TURNS = 60  # in each round, and as many more as fit into
 SECONDS = 3.0
 WARMUP = 5
 BATCH = 8
+BATCHES = {"mlp": 64}  # as examples/transfer.py trains them
 NAMES = {"mlp": "MLP", "gpt": "GPT", "llama": "Llama", "resnet": "ResNet", "encoder": "Encoder"}
 CONFIGS = {"gpt": "GPTConfig", "llama": "LlamaConfig"}
 
@@ -152,7 +153,7 @@ def timed(run: Step) -> float:
 
 def compare(name: str, compiled: bool) -> Ratio:
     module, build = example(name), builder(name)
-    inputs = module.example_inputs(BATCH)
+    inputs = module.example_inputs(BATCHES.get(name, BATCH))
     conversion = mufx.convert(build, module.example_inputs, module.base, module.target)
 
     def emitted() -> Step:

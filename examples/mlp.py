@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 base = {"width": 64}
-target = {"width": 512}
+target = {"width": 1024}
 
 
 class MLP(nn.Module):
