@@ -168,7 +168,7 @@ def test_an_optimizer_of_another_file(tmp_path: Path) -> None:
     )
     result = ran(MLP, "--optimizer", f"{file}:make")
     assert result.exit_code == 1
-    assert "MLP: width=64 -> width=512, sgd, groups as made" in result.stdout
+    assert "MLP: width=64 -> width=1024, sgd, groups as made" in result.stdout
 
 
 # -- what is refused ----------------------------------------------------------------------------

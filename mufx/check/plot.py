@@ -14,6 +14,7 @@ from mufx.check.show import NAMES
 from mufx.check.slopes import Verdict
 from mufx.check.training import Run
 from mufx.diagnostics import MufxError, error
+from mufx.sweep.text import counted
 
 FILES: Final = ("check.png", "check.svg")
 _NAMED: Final = 3
@@ -67,7 +68,7 @@ def draw(found: Checked, folder: Path) -> None:
         request = found.request
         caption = (
             f"{found.model}, {request.optimizer}, lr {request.lr:g}, {request.steps} steps, "
-            f"mean of {request.seeds} seeds; one line a node, red where its slope exceeds +0.15, "
+            f"mean of {counted(request.seeds)}; one line a node, red where its slope exceeds +0.15, "
             "thick where it departs, dotted where it falls by design; the steepest are named"
         )
         figure.supxlabel(caption, fontsize=7.5, color="0.35")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from mufx.check.request import Variant
 from mufx.check.result import Checked, NodeRow
 from mufx.check.slopes import Verdict
+from mufx.sweep.text import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,7 +48,7 @@ def show(found: Checked, console: Console) -> None:
         Text(
             f"{found.model}: slope of the change of every node over {found.knob}="
             f"{','.join(map(str, found.widths))}; {request.optimizer}, lr {request.lr:g}, "
-            f"{request.steps} steps of batch {request.batch}, {request.seeds} seeds, {data}"
+            f"{request.steps} steps of batch {request.batch}, {counted(request.seeds)}, {data}"
         ),
         soft_wrap=True,
     )

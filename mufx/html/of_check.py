@@ -30,6 +30,7 @@ from mufx.html.document import (
     Words,
 )
 from mufx.html.training import Settings
+from mufx.sweep.text import counted
 
 Measure = Callable[[Run], Mapping[str, float]]
 
@@ -53,7 +54,7 @@ def of_check(found: Checked, conversion: Conversion, typed: Typed | None = None)
     summary = (
         f"{found.knob} {', '.join(map(str, found.widths))} · {request.optimizer}, "
         f"lr {request.lr:g} · {request.steps} steps of batch {request.batch} · "
-        f"{request.seeds} seed{'s' * (request.seeds > 1)} · {data}"
+        f"{counted(request.seeds)} · {data}"
     )
     head = (summary, verdict)
     return Document(

@@ -29,7 +29,7 @@ from mufx.sweep.plot import is_log, limits, profile
 from mufx.sweep.settings import Parametrization
 from mufx.sweep.summary import Optimum, Sample, Summary
 from mufx.sweep.sweeping import Sweep
-from mufx.sweep.text import NAMES, centered, findings, with_error
+from mufx.sweep.text import NAMES, centered, counted, findings, with_error
 from mufx.sweep.values import Value, shown
 
 
@@ -42,7 +42,7 @@ def of_sweep(found: Sweep, typed: Typed | None = None) -> Document:
     said = tuple(Words(line.strip()) for line in findings(summary, found.width_knob))
     about = (
         f"{summary.axis} against loss · {settings.optimizer} · {settings.steps} steps of batch "
-        f"{settings.batch} · {seeds} seed{'s' * (seeds > 1)} · {settings.form}"
+        f"{settings.batch} · {counted(seeds)} · {settings.form}"
     )
     return Document(
         f"Sweep of {settings.model}",
