@@ -68,8 +68,8 @@ def draw(found: Checked, folder: Path) -> None:
         request = found.request
         caption = (
             f"{found.model}, {request.optimizer}, lr {request.lr:g}, {request.steps} steps, "
-            f"mean of {counted(request.seeds)}; one line a node, red where its slope exceeds +0.15, "
-            "thick where it departs, dotted where it falls by design; the steepest are named"
+            f"mean of {counted(request.seeds)}; one line a node, red where its slope exceeds "
+            "+0.15, thick where it departs, dotted where it falls by design; the steepest are named"
         )
         figure.supxlabel(caption, fontsize=7.5, color="0.35")
         for name in FILES:
