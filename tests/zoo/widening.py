@@ -8,6 +8,7 @@ from typing import Final, cast
 
 from torch import nn
 
+from mufx.inputs import Inputs
 from mufx.source import Source
 from tests.zoo.specs import Knobs, Spec
 
@@ -24,10 +25,19 @@ def widened(spec: Spec) -> Source:
     """The source of a row with one knob, the factor."""
     source = spec.source()
 
-    def build(times: int) -> nn.Module:
-        return source.build(**{**spec.fixed, **knobs_at(spec, times)})
+    def knobs(times: int) -> Knobs:
+        return {**spec.fixed, **knobs_at(spec, times)}
 
-    return replace(source, build=build, base={_WIDTH: 1}, target={_WIDTH: FACTORS[-1]}, vary=())
+    def build(times: int) -> nn.Module:
+        return source.build(**knobs(times))
+
+    def inputs(batch: int, own: Knobs) -> Inputs:
+        times = own[_WIDTH]
+        assert isinstance(times, int)
+        return source.inputs(batch, knobs(times))
+
+    base, target = {_WIDTH: 1}, {_WIDTH: FACTORS[-1]}
+    return replace(source, build=build, inputs=inputs, base=base, target=target, vary=())
 
 
 def knobs_at(spec: Spec, times: int) -> Knobs:
