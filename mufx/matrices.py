@@ -20,6 +20,7 @@ from torch import fx
 from mufx.diagnostics import Diagnostic, Place, error
 from mufx.magnitudes import Magnitude
 from mufx.ratios import Use, Walk
+from mufx.reaching import reached
 from mufx.rows import VIEWED, Flow, Rows
 from mufx.rules import operation
 from mufx.sizes import Axis, Slot
@@ -132,8 +133,8 @@ _LINEAR = VIEWED | frozenset(
 
 def _are_logits(node: fx.Node) -> bool:
     """Whether a softmax reads it, scaled, capped, masked or not."""
-    names = [(user, operation(user)) for user in node.users]
-    return any(name == "softmax" or (name in _LINEAR and _are_logits(user)) for user, name in names)
+    ahead = reached(node.users, lambda n: n.users if operation(n) in _LINEAR else ())
+    return any(operation(n) == "softmax" for n in ahead)
 
 
 def _axes_made(rows: Rows, use: Use, flow: Flow | None, found: Sum) -> set[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from torch import fx
 
@@ -10,6 +10,7 @@ from mufx.align import Trace
 from mufx.diagnostics import Diagnostic, note
 from mufx.program import Label, Program, Role
 from mufx.ratios import Use
+from mufx.reaching import reached
 from mufx.rules import operation
 from mufx.rules.table import argument
 
@@ -78,7 +79,7 @@ class _Attention:
             return [argument(node, i, name)[1] for i, name in names]
         if not self._is_product(node):
             return ()
-        ahead = self._reached(node.users, lambda n: n.users)
+        ahead = reached(node.users, lambda n: () if self._ends(n) else n.users)
         weighs = any(operation(n) == "softmax" for n in ahead)
         operands = node.all_input_nodes
         return operands if weighs or any(map(self._is_weighing, operands)) else ()
@@ -96,34 +97,20 @@ class _Attention:
 
     def _behind(self, value: fx.Node) -> Iterator[fx.Node]:
         """What a value comes from, itself first, up to the next contractions."""
-        return self._reached([value], lambda n: n.all_input_nodes)
-
-    def _reached(
-        self, first: Iterable[fx.Node], following: Callable[[fx.Node], Iterable[fx.Node]]
-    ) -> Iterator[fx.Node]:
-        seen = dict.fromkeys(first)
-        waiting = list(seen)
-        while waiting:
-            node = waiting.pop()
-            yield node
-            new = [n for n in (() if self._ends(node) else following(node)) if n not in seen]
-            seen.update(dict.fromkeys(new))
-            waiting.extend(new)
+        return reached([value], lambda n: () if self._ends(n) else n.all_input_nodes)
 
     def _is_fixed(self, node: fx.Node) -> bool:
         """Whether a value holds as many numbers at every width, if often: it may be repeated."""
-        seen, waiting = {node}, [node]
-        while waiting:
-            made = waiting.pop()
-            axes = self.trace.axes.get(made.name)
-            if axes is not None and not any(axis.grows for axis in axes):
-                continue
-            if self._ends(made) or operation(made) == "softmax" or not made.all_input_nodes:
-                return False
-            new = [n for n in made.all_input_nodes if n not in seen]
-            seen.update(new)
-            waiting.extend(new)
-        return True
+        made = reached([node], lambda n: () if self._keeps(n) else n.all_input_nodes)
+        return all(self._keeps(n) or not self._starts(n) for n in made)
+
+    def _keeps(self, node: fx.Node) -> bool:
+        axes = self.trace.axes.get(node.name)
+        return axes is not None and not any(axis.grows for axis in axes)
+
+    def _starts(self, node: fx.Node) -> bool:
+        """Whether what comes before it says nothing about its size."""
+        return self._ends(node) or operation(node) == "softmax" or not node.all_input_nodes
 
     def _projections(self, operand: fx.Node) -> Iterator[Use]:
         """The uses that read out what an operand of fixed size comes from."""
