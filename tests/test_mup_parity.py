@@ -17,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 import mufx
 from mufx.api import Conversion
+from tests.models.mup_gpt import Block
 
 Make = Callable[..., nn.Module]
 WIDTHS = ({"width": 16}, {"width": 64})
@@ -104,28 +105,6 @@ class Wide(nn.Module):
         return out
 
 
-class Block(nn.Module):
-    """Two heads whose size grows, and a feed-forward layer."""
-
-    def __init__(self, width: int, scale: float | None) -> None:
-        super().__init__()
-        self.scale = scale
-        self.norm1 = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.norm2 = nn.LayerNorm(width)
-        self.up = nn.Linear(width, 4 * width)
-        self.down = nn.Linear(4 * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        parts = self.qkv(self.norm1(x)).chunk(3, -1)
-        q, k, v = (p.unflatten(-1, (2, -1)).transpose(1, 2) for p in parts)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale)
-        x = x + self.out(y.transpose(1, 2).flatten(2))
-        out: Tensor = x + self.down(F.gelu(self.up(self.norm2(x))))
-        return out
-
-
 class GPT(nn.Module):
     """Three blocks, positions and an untied readout, drawn with one std as in GPT-2."""
 
@@ -138,7 +117,7 @@ class GPT(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(11, width)
         self.positions = nn.Embedding(9, width)
-        self.blocks = nn.ModuleList(Block(width, scale) for _ in range(3))
+        self.blocks = nn.ModuleList(Block(width, 2, scale) for _ in range(3))
         self.norm = nn.LayerNorm(width)
         self.last = readout(width, 11)
         self.draw(nn.init.normal_)

@@ -22,9 +22,9 @@ BASE_HEAD = 16
 class Block(nn.Module):
     """Attention and a feed-forward layer."""
 
-    def __init__(self, width: int, heads: int, power: float, constant: float) -> None:
+    def __init__(self, width: int, heads: int, scale: float | None) -> None:
         super().__init__()
-        self.heads, self.scale = heads, constant * (width // heads) ** power
+        self.heads, self.scale = heads, scale
         self.norm1 = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
@@ -61,7 +61,8 @@ class GPT(nn.Module):
         self.multiplier = m**readout
         self.token = nn.Embedding(64, width)
         self.position = nn.Embedding(16, width)
-        self.blocks = nn.ModuleList(Block(width, heads, attention, constant) for _ in range(depth))
+        scale = constant * (width // heads) ** attention
+        self.blocks = nn.ModuleList(Block(width, heads, scale) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, 64, bias=False)
         for module in self.modules():
