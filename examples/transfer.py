@@ -140,7 +140,7 @@ def main() -> None:
     TRIALS.mkdir(parents=True, exist_ok=True)
     source = mufx.load(str(HERE / experiment.model), experiment.base, experiment.target)
     request = experiment.request(options.experiment)
-    tuning = tuned(experiment, request, source) if experiment.tune else None
+    tuning = tuned(options.experiment, experiment, source) if experiment.tune else None
     if tuning is not None:
         request = replace(request, fixed=beside_the_rate(tuning))
     worker = Worker.of(request, source)
@@ -158,15 +158,14 @@ def progress(result: Result, done: int, total: int) -> None:
 # -- more than the rate -------------------------------------------------------------------------
 
 
-def tuned(experiment: Experiment, request: Request, source: mufx.Source) -> Sweep:
+def tuned(name: str, experiment: Experiment, source: mufx.Source) -> Sweep:
     """The rate and something else, in μP, at the base and one width more."""
     base = min(widths_of(source, None, place_of(source.build)))
     narrow = replace(
-        request,
+        experiment.request(f"{name}-tune"),
         over=(experiment.over, experiment.tune),
         widths=f"{base},{2 * base}",
         confirm=0,
-        study=str(request.study).replace(".db", "-tune.db"),
         parametrizations=(Parametrization.MUP,),
     )
     return Worker.of(narrow, source).sweep(progress)

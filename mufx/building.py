@@ -80,16 +80,16 @@ def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {n: tuple(p.shape) for n, p in model.named_parameters(remove_duplicate=False)}
 
 
-Behaviour = Callable[["Built", int | None], object | None]
-"""What a model's forward pass does in its first calls, or in all of them."""
-
-
 @dataclass(frozen=True, slots=True)
 class Built:
     """A model and the knobs it was built at."""
 
     knobs: Knobs
     model: nn.Module
+
+
+Behaviour = Callable[[Built, int | None], object | None]
+"""What a model's forward pass does in its first calls, or in all of them."""
 
 
 def without_effect(

@@ -143,8 +143,8 @@ class Program:
     base: Construction
     target: Construction
     along: Construction
-    further: Knobs
-    """The knobs of `along`: those of the source further along the way, or its target's."""
+    along_knobs: Knobs
+    """Those of the source further along the way, or its target's."""
     train: Trace
     evaluate: Trace
     rules: RuleTable = field(default_factory=lambda: RULES)

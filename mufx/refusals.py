@@ -77,7 +77,7 @@ def refusing_flattened_regions(
 
 
 def _unscripted(function: Any, refuse: Callable[[str, str], MufxError]) -> Callable[..., Any]:
-    """The Python function that a scripted one was made from; a traced one has none."""
+    """The Python function that a scripted one was made from; one compiled from text has none."""
     python: Callable[..., Any] | None = getattr(function, "_torchdynamo_inline", None)
     if python is None:
         raise refuse(

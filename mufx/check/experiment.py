@@ -11,8 +11,6 @@ from hashlib import sha256
 from typing import Final
 
 import torch
-from torch import fx
-from torch.utils._pytree import tree_leaves
 
 from mufx.api import Conversion, convert_source
 from mufx.applying import apply
@@ -115,7 +113,7 @@ def planned(
 def _check_classes(conversion: Conversion, place: Place) -> None:
     """Random targets are classes of the last axis: with more of them the task is another one."""
     trace = conversion.program.train
-    axes = trace.axes[_first_of(trace.graph.output_node()).name]
+    axes = trace.axes[trace.graph.output_node().all_input_nodes[0].name]
     if axes[-1].grows:
         base, target = axes[-1].base, axes[-1].target
         raise MufxError(
@@ -127,10 +125,6 @@ def _check_classes(conversion: Conversion, place: Place) -> None:
                 place=place,
             )
         )
-
-
-def _first_of(output: fx.Node) -> fx.Node:
-    return next(leaf for leaf in tree_leaves(output.args) if isinstance(leaf, fx.Node))
 
 
 def digest(experiment: Experiment, width: int) -> str:

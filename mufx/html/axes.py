@@ -75,7 +75,7 @@ def _of_sizes(program: Program) -> tuple[Identities, Factor]:
     """The size further along says what grows: at base one head is no axis of its own."""
     source = program.source
     here = find_identities(program.target.model, source.inputs(BATCH, source.target))
-    there = find_identities(program.along.model, source.inputs(BATCH, program.further))
+    there = find_identities(program.along.model, source.inputs(BATCH, program.along_knobs))
     sizes = {piece.name: there.space.size(piece.var) for piece in pieces(there)}
 
     def factor(piece: Piece) -> float:
