@@ -1,4 +1,4 @@
-"""Functions whose fake kernel refuses what the real one computes, and how their shapes follow.
+"""Functions whose fake kernel refuses, or fixes, what the real one takes; how their shapes follow.
 
 Only shapes, dtypes and the need of gradients of a result are looked at; the recording still holds
 the function that was called.
@@ -6,7 +6,8 @@ the function that was called.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -38,6 +39,41 @@ def grouped_mm(
     return product if out_dtype is None else product.to(out_dtype)
 
 
+Recurrent = Callable[..., tuple[Tensor, ...]]
+
+
+def recurrent(layer: Recurrent, x: Tensor, state: object, *rest: object) -> tuple[Tensor, ...]:
+    """Results like those of a recurrent layer, whose fake kernel takes step by step what is given.
+
+    `rest` are the weights, whether there are biases and, last but one, whether it runs both ways.
+    The output has as many steps as `x`, and the entries of a state, or of two. Packed sequences,
+    of which the second argument is the lengths, and sizes that are not free are left to the layer.
+    """
+    sizes: list[object] = list(x.shape)  # annotated as int, but free ones are symbolic
+    if not isinstance(rest[1], bool) or all(isinstance(size, int) for size in sizes):
+        return layer(x, state, *rest)
+    states = (state,) if isinstance(state, Tensor) else tuple(_tensors(state))
+    learned = sum(weight.flatten()[0] for weight in _tensors(rest[0]))
+    entries = states[0].shape[-1] * (2 if rest[-2] else 1)
+    steps = x.sum(-1, keepdim=True) + learned
+    output = steps.expand(*x.shape[:-1], entries).clone()
+    return output, *(s + learned for s in states)
+
+
+def _tensors(value: object) -> list[Tensor]:
+    return (
+        [item for item in value if isinstance(item, Tensor)] if isinstance(value, Sequence) else []
+    )
+
+
+_RECURRENT: tuple[Recurrent, ...] = (
+    torch._VF.lstm,
+    torch._VF.gru,
+    torch._VF.rnn_tanh,
+    torch._VF.rnn_relu,
+)
+
 STAND_INS: Mapping[Callable[..., object], Callable[..., object]] = {
     torch._VF._grouped_mm: grouped_mm,  # torch._grouped_mm, which torch does not export
+    **{layer: partial(recurrent, layer) for layer in _RECURRENT},
 }
