@@ -1,4 +1,4 @@
-"""Breaks lines that are too long to read, at the commas of their outermost call."""
+"""Breaks lines that are too long to read, at the commas of their outermost bracket."""
 
 from __future__ import annotations
 
@@ -24,10 +24,18 @@ def wrapped(line: str) -> str:
     together = f"{indent}    {code[start + 1 : end].strip()}"
     if len(together) <= WIDTH:
         return head + "\n".join([code[: start + 1], together, indent + code[end:]])
-    inner = [wrapped(f"{indent}    {part.strip()},") for part in parts if part.strip()]
-    if " for _ in range(" in parts[-1] and len(parts) == 1:
-        inner = [inner[0].rstrip(",")]
+    comma = "," if len(parts) > 1 or (_is_call(code, start) and _GENERATES not in parts[0]) else ""
+    inner = [wrapped(f"{indent}    {part.strip()}{comma}") for part in parts if part.strip()]
     return head + "\n".join([code[: start + 1], *inner, indent + code[end:]])
+
+
+_GENERATES = " for _ in range("
+
+
+def _is_call(code: str, opened: int) -> bool:
+    """Whether a bracket takes arguments: one that groups or indexes would make a tuple of `a,`."""
+    before = code[:opened]
+    return code[opened] == "(" and (before[-1:].isidentifier() or before.endswith((")", "]")))
 
 
 def _outermost(code: str) -> tuple[int, int] | None:
