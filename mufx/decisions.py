@@ -23,9 +23,9 @@ import torch
 from torch._guards import SLoc
 from torch.fx.experimental.sym_node import SymNode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
-from torch.utils._sympy.printers import PythonPrinter
 
 from mufx.diagnostics import Diagnostic, Place, note, warning
+from mufx.size_text import size_text
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _MUFX = os.path.dirname(__file__) + os.sep
@@ -145,20 +145,7 @@ def condition_text(condition: Any, names: Mapping[str, str]) -> str:
     named = condition.xreplace(
         {s: sympy.Symbol(names[str(s)]) for s in condition.free_symbols if str(s) in names}
     )
-    return str(_Plain().doprint(named))
-
-
-class _Plain(PythonPrinter):
-    """Python without an import."""
-
-    def _print_ToFloat(self, expr: sympy.Expr) -> str:  # noqa: N802
-        return str(self.doprint(expr.args[0]))
-
-    def _print_TruncToInt(self, expr: sympy.Expr) -> str:  # noqa: N802
-        return f"int({self.doprint(expr.args[0])})"
-
-    def _print_Float(self, expr: sympy.Expr) -> str:  # noqa: N802
-        return repr(float(expr))
+    return size_text(named)[0]
 
 
 def remarks(decisions: Iterable[Decision], names: Mapping[str, str]) -> list[Diagnostic]:

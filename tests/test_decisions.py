@@ -63,12 +63,12 @@ def asserted(h: Tensor) -> Tensor:
 DECIDED: dict[str, tuple[Body, str]] = {
     "a branch": (lambda h: h.mean(1) if h.shape[1] > 6 else h.amax(1), "x.shape[1] > 6"),
     "the other branch": (lambda h: h.mean(1) if h.shape[1] > 8 else h, "x.shape[1] <= 8"),
-    "a remainder": (lambda h: h[:, 1:] if h.shape[1] % 2 else h, "(x.shape[1] % 2) != 0"),
+    "a remainder": (lambda h: h[:, 1:] if h.shape[1] % 2 else h, "x.shape[1] % 2 != 0"),
     "a loop": (added, "x.shape[1] == 7"),
     "a root": (lambda h: h / math.sqrt(h.shape[1]), "x.shape[1] == 7"),
     "an integer": (lambda h: h / int(h.shape[1]), "x.shape[1] == 7"),
     "a length": (lambda h: h.sum(1) / len(h[0]), "x.shape[1] == 7"),
-    "a part": (lambda h: h[:, : int(h.shape[1] * 0.5)].mean(1), "int(0.5*x.shape[1]) == 3"),
+    "a part": (lambda h: h[:, : int(h.shape[1] * 0.5)].mean(1), "int(0.5 * x.shape[1]) == 3"),
     "as many results": (rows, "x.shape[1] == 7"),
     "what a factory takes": (
         lambda h: h * torch.linspace(0, 1, h.shape[1])[:, None],

@@ -19,14 +19,13 @@ import pytest
 import sympy
 import torch
 from torch import Tensor, nn
-from torch.utils._sympy.functions import FloatPow, FloorDiv, Mod, ToFloat
+from torch.utils._sympy.functions import FloatPow, FloorDiv, Mod, ToFloat, TruncToInt
 
 import mufx
 from mufx.api import Conversion, convert_source, import_emitted
-from mufx.emit.expressions import TIMES
 from mufx.emit.leaves import leaf_expression
-from mufx.emit.sizes import size_text
 from mufx.emit.text import filled
+from mufx.size_text import TIMES, size_text
 
 Golden = Callable[[str, str], None]
 Inputs = Callable[..., tuple[Tensor, ...]]
@@ -310,7 +309,10 @@ B = sympy.Symbol("B", positive=True, integer=True)
         (FloorDiv(T + 1, 2), "x * ((T + 1) // 2)"),
         (Mod(T, 3), "x * (T % 3)"),
         (FloatPow(ToFloat(T), sympy.Float(0.5)), "x * T**0.5"),
-        (sympy.Mul(0.1, cast("sympy.Expr", ToFloat(T))), "x * (0.1 * torch.sym_float(T))"),
+        (sympy.Mul(0.1, cast("sympy.Expr", ToFloat(T))), "x * (0.1 * T)"),
+        (FloatPow(ToFloat(B * T), sympy.Float(0.5)), "x * (B * T) ** 0.5"),
+        (TruncToInt(FloatPow(ToFloat(B * T), sympy.Float(0.5))), "x * int((B * T) ** 0.5)"),
+        (sympy.Eq(TruncToInt(ToFloat(B)), 2), "x * (int(B) == 2)"),
         (sympy.Max(T, 4), "x * max(4, T)"),
         (T > 3, "x * (T > 3)"),
     ],

@@ -20,10 +20,10 @@ from mufx.construction import is_random
 from mufx.decisions import condition_text
 from mufx.diagnostics import MufxError, Place, error
 from mufx.emit.calls import CallTree, Item, nodes_in
-from mufx.emit.expressions import ATOM, INPLACE, expression, index_text
-from mufx.emit.sizes import size_text
+from mufx.emit.expressions import INPLACE, expression, index_text
 from mufx.emit.sources import SourceStatement, statement_at
 from mufx.recording import Recording, Size, Statement
+from mufx.size_text import ATOM, size_text
 
 CallText = Callable[[CallTree, Callable[[object], str]], str]
 

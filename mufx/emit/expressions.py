@@ -18,8 +18,7 @@ from torch.overrides import resolve_name
 from mufx.diagnostics import MufxError, Place, error
 from mufx.emit.text import hole
 from mufx.recording import InputDevice, Size
-
-ATOM, POWER, UNARY, TIMES, PLUS, SHIFT, COMPARE = 20, 14, 13, 12, 11, 10, 6
+from mufx.size_text import ATOM, COMPARE, PLUS, POWER, SHIFT, TIMES, UNARY
 
 _BINARY: Mapping[Any, tuple[str, int]] = {
     operator.add: ("+", PLUS),

@@ -19,13 +19,14 @@ from torch.utils._device import _device_constructors
 
 from mufx.construction import Construction, is_in_place, is_random
 from mufx.diagnostics import MufxError, Place, error
-from mufx.emit.expressions import ATOM, INPLACE, expression, literal
+from mufx.emit.expressions import INPLACE, expression, literal
 from mufx.emit.init_facts import BY_SHAPE, WHOLE_WRITES, InitFacts, written
 from mufx.emit.init_resets import default_resets
 from mufx.emit.sources import statement_at
 from mufx.emit.text import hole
 from mufx.recording import Size
 from mufx.rules.table import argument, operation
+from mufx.size_text import ATOM
 
 _EMPTY = frozenset({"empty", "empty_like", "new_empty"})
 _KEYWORDS_OF_NOTHING = re.compile(

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch.utils._sympy.printers import PythonPrinter
 
-from mufx.emit.expressions import ATOM, COMPARE, PLUS, POWER, SHIFT, TIMES, UNARY
+ATOM, POWER, UNARY, TIMES, PLUS, SHIFT, COMPARE = 20, 14, 13, 12, 11, 10, 6
+"""How tightly Python's operators bind."""
 
 _PRECEDENCE: Mapping[type[ast.operator], int] = {
     ast.Add: PLUS,
@@ -43,13 +44,31 @@ def _precedence(tree: ast.expr) -> int:
 
 
 class _Plain(ast.NodeTransformer):
-    """`(-1)*T + 1` as `1 - T`, `torch.sym_float(T) ** 0.5` as `T ** 0.5`."""
+    """`(-1)*T + 1` as `1 - T`, `math.trunc(torch.sym_float(T) ** 0.5)` as `int(T ** 0.5)`."""
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        """Functions that make whole numbers."""
+        self.generic_visit(node)
+        name = ast.unparse(node.func)
+        if name == "math.trunc":
+            node.func = ast.Name("int")
+        if name in {"math.trunc", "math.ceil", "math.floor", "round"}:
+            node.args = [_whole(node.args[0])]
+        return node
+
+    def visit_Compare(self, node: ast.Compare) -> ast.expr:
+        """Numbers that are compared are as large without a float."""
+        self.generic_visit(node)
+        node.left, node.comparators = _whole(node.left), [_whole(c) for c in node.comparators]
+        return node
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
         """Signs, from the inside out."""
         self.generic_visit(node)
-        if isinstance(node.op, ast.Pow) and isinstance(node.left, ast.Call) and _is_float(node):
-            node.left = node.left.args[0]
+        if _is_float(node.right):
+            node.left = _whole(node.left)
+        if _is_float(node.left):
+            node.right = _whole(node.right)
         if isinstance(node.op, ast.Mult) and _is_minus_one(node.left):
             return ast.UnaryOp(ast.USub(), node.right)
         if isinstance(node.op, ast.Mult) and isinstance(node.left, ast.UnaryOp):
@@ -70,7 +89,12 @@ def _is_minus_one(tree: ast.expr) -> bool:
     return ast.unparse(tree) == "-1"
 
 
-def _is_float(power: ast.BinOp) -> bool:
-    """Whether a power of a size is a float anyway."""
-    left, right = ast.unparse(power.left), ast.unparse(power.right)
-    return left.startswith("torch.sym_float(") and "." in right
+def _is_float(tree: ast.expr) -> bool:
+    return isinstance(tree, ast.Constant) and isinstance(tree.value, float)
+
+
+def _whole(tree: ast.expr) -> ast.expr:
+    """`T` of `torch.sym_float(T)`, for where Python makes it a float by itself."""
+    if isinstance(tree, ast.Call) and ast.unparse(tree.func) == "torch.sym_float":
+        return tree.args[0]
+    return tree
