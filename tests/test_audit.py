@@ -626,3 +626,41 @@ def test_a_weight_that_starts_at_zero_at_base_width_only() -> None:
     )
     assert finding.found == float("inf")
     json.dumps(report.document(), allow_nan=False)
+
+
+def test_values_that_are_computed_keep_their_size_as_a_conversion_leaves_it() -> None:
+    """One decay for every channel, spread from 1 to the width: values, not a draw."""
+
+    class Decaying(Net):
+        def __init__(self, width: int) -> None:
+            super().__init__(width)
+            self.decay = nn.Parameter(torch.log(torch.arange(1.0, width + 1)))
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = F.relu(self.first(x)) * torch.exp(-torch.exp(self.decay))
+            out: Tensor = self.last(F.relu(self.hidden(h)))
+            return out
+
+    report = mufx.audit(Decaying, rows, *SIZES)
+
+    assert not [f for f in report.findings if f.parameter == "decay" and f.code == "MUF610"]
+    assert [d.code for d in report.diagnostics if "decay" in d.message] == ["MUF204"]
+
+
+def test_keys_that_stay_while_queries_grow_are_told() -> None:
+    class Attention(Net):
+        def __init__(self, width: int) -> None:
+            super().__init__(width)
+            self.queries, self.keys = nn.Linear(width, width), nn.Linear(width, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.first(x)
+            q, k = self.queries(h).unflatten(-1, (-1, 8)), self.keys(h).unflatten(-1, (-1, 8))
+            h = F.scaled_dot_product_attention(q, k, k).flatten(1)
+            out: Tensor = self.last(F.relu(self.hidden(h)))
+            return out
+
+    report = mufx.audit(Attention, rows, *SIZES)
+
+    assert [(d.code, str(d.severity)) for d in report.diagnostics] == [("MUF207", "note")]
+    assert report.parameters["keys.weight"].role == "output"

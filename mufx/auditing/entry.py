@@ -15,10 +15,12 @@ from mufx.factory import place_of
 from mufx.garbage import uncollected
 from mufx.passes.apply_corrections import apply_corrections
 from mufx.passes.assign_roles import assign_roles
+from mufx.passes.find_fixed_heads import find_fixed_heads
 from mufx.passes.find_row_blocks import find_row_blocks
 from mufx.passes.find_uses import find_uses
 from mufx.passes.plan_parameters import plan_parameters
 from mufx.passes.read_inits import read_inits
+from mufx.passes.scale_inits import scale_inits
 from mufx.program import Form, Program
 from mufx.rules import RULES, RuleTable
 from mufx.source import ExampleInputs, Source, from_callable
@@ -116,13 +118,22 @@ def corrected(audited: Audited) -> Program:
     return apply_corrections(replace(program, corrections=corrections))
 
 
+_ANALYSES = (
+    find_uses,
+    find_row_blocks,
+    assign_roles,
+    find_fixed_heads,
+    read_inits,
+    plan_parameters,
+    scale_inits,
+)
 _AS_FINDINGS = frozenset({"MUF107", "MUF204"})
 """Errors of a conversion that an audit can go on with."""
 
 
 def _analysed(program: Program) -> Program:
     """Uses, roles, inits and the plan of the form without multipliers; nothing is rewritten."""
-    for step in (find_uses, find_row_blocks, assign_roles, read_inits, plan_parameters):
+    for step in _ANALYSES:
         program = step(program)
         raise_errors(d for d in program.diagnostics if d.code not in _AS_FINDINGS)
     return program
