@@ -23,7 +23,8 @@ from mufx.program import Program
 def factors(found: Identities, known: Program) -> dict[Var, Fraction]:
     """Target over base of every class that grows, read off the first place that shows it.
 
-    A class that is never an axis by itself is read off a product with others that are known.
+    A class that is never an axis by itself is read off a product with others that are known, and
+    none off an axis without entries, as `x[..., n:]` of an x that has n.
     """
     space = found.space
     shown = [
@@ -31,6 +32,7 @@ def factors(found: Identities, known: Program) -> dict[Var, Fraction]:
         for run, trace in zip(found.runs, known.traces, strict=True)
         for node, axes in trace.axes.items()
         for var, axis in zip(run.axes[node], axes, strict=True)
+        if axis.base
     ]
     read: dict[Var, Fraction] = {}
     count = -1

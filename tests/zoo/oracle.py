@@ -8,12 +8,21 @@ runs again, alone, with one entry of a parameter changed, and what comes out is 
                             w[3, 0] and w[4, 0] change others: axis 0 is kept
 
 All other operands are random, since zeros that a relu left would hide what depends on them.
+
+Two readings are for parameters that meet other parameters before an activation does:
+
+    F.linear(x, v * g / v.norm())     a norm over many entries: of what an entry changes, only what
+                                      changes by more than a tenth of the most counts (`faint`)
+    (a * b).sum()                     a vector is to the other what an activation is: the others
+                                      are named as `activations`
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -178,13 +187,16 @@ class _Probe:
     call: _Call
     name: str
     values: Values
+    faint: float
 
     def changed(self, entry: tuple[int, ...]) -> tuple[Tensor, ...]:
         """Where the results differ once an entry is another."""
         moved = self.values[self.name].clone()
-        moved[entry] += 1
+        moved[entry] += 0.01
         before, after = self._results(self.values), self._results(self._with(moved))
-        return tuple(a != b for a, b in zip(before, after, strict=True))
+        apart = [(a - b).abs() for a, b in zip(before, after, strict=True)]
+        least = self.faint * max((float(a.max()) for a in apart if a.numel()), default=0.0)
+        return tuple(a > least for a in apart)
 
     def _results(self, values: Values) -> list[Tensor]:
         return [t for t in self.call.results(values, {}) if t.is_floating_point()]
@@ -230,6 +242,9 @@ def judged(
     wide: nn.Module,
     args: tuple[object, ...],
     kwargs: Mapping[str, object],
+    largest: Mapping[tuple[str, int], float] = MappingProxyType({}),
+    activations: Collection[str] = (),
+    faint: float = 0.0,
 ) -> dict[str, frozenset[Judged]]:
     """What every parameter of a model is, by each of its uses.
 
@@ -237,45 +252,54 @@ def judged(
         model: At base width, in evaluation, with real weights.
         wide: At target width; only its shapes are read, so it may be on `meta`.
         args: Inputs, and by name `kwargs`.
+        largest: By parameter and axis: how many times more entries the part has that grows most,
+            where an axis is joined of parts that grow unlike.
+        activations: Parameters that stand for activations, and are not judged.
+        faint: A change is one where it is more than this part of the largest.
     """
     _DRAWS.manual_seed(0)
     shapes = {name: tuple(p.shape) for name, p in wide.named_parameters()}
     values = {name: _random(p) for name, p in model.named_parameters()}
     found: dict[str, set[Judged]] = {name: set() for name in values}
-    for call, name in _sites(model, args, kwargs):
+    for call, name in _sites(model, args, kwargs, activations):
         base, target = tuple(values[name].shape), shapes[name]
         grown = [i for i, (n, m) in enumerate(zip(base, target, strict=True)) if n != m]
-        contracted = _axes(_Probe(call, name, values), grown)
+        contracted = _axes(_Probe(call, name, values, faint), grown)
         if contracted is not None:
-            found[name].add(_judged(base, target, grown, contracted))
-    return {name: frozenset(uses) or frozenset({UNUSED}) for name, uses in found.items()}
+            times = {axis: target[axis] / base[axis] for axis in grown}
+            kept = {axis: largest.get((name, axis), m) for axis, m in times.items()}
+            found[name].add(_judged(times, kept, contracted))
+    return {
+        name: frozenset(uses) or frozenset({UNUSED})
+        for name, uses in found.items()
+        if name not in activations
+    }
 
 
 UNUSED = Judged("scalar", 1.0, 1.0)
 
 
 def _sites(
-    model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]
+    model: nn.Module,
+    args: tuple[object, ...],
+    kwargs: Mapping[str, object],
+    activations: Collection[str],
 ) -> Iterator[tuple[_Call, str]]:
-    names = {id(p): name for name, p in model.named_parameters()}
-    uses = _Uses(names)
-    uses.depend((args, dict(kwargs)))
+    parameters = dict(model.named_parameters())
+    uses = _Uses({id(p): name for name, p in parameters.items() if name not in activations})
+    uses.depend((args, dict(kwargs), [parameters[name] for name in activations]))
     with torch.no_grad(), uses:
         model(*args, **kwargs)
     for call in uses.found:
         yield from ((call, name) for name in sorted(call.names))
 
 
-def _judged(
-    base: tuple[int, ...], target: tuple[int, ...], grown: Sequence[int], contracted: Axes
-) -> Judged:
-    m_in = m_out = 1.0
-    for axis in grown:
-        m = target[axis] / base[axis]
-        m_in, m_out = (m_in * m, m_out) if axis in contracted else (m_in, m_out * m)
-    keeps = set(grown) - contracted
+def _judged(times: Mapping[int, float], kept: Mapping[int, float], contracted: Axes) -> Judged:
     roles = {(True, True): "hidden", (True, False): "output", (False, True): "input"}
-    return Judged(roles.get((bool(contracted), bool(keeps)), "scalar"), m_in, m_out)
+    m_in = prod(m for axis, m in times.items() if axis in contracted)
+    m_out = prod(m for axis, m in kept.items() if axis not in contracted)
+    keeps = bool(times.keys() - contracted)
+    return Judged(roles.get((bool(contracted), keeps), "scalar"), m_in, m_out)
 
 
 def decided(uses: frozenset[Judged]) -> Judged:
