@@ -23,6 +23,7 @@ import torch
 from torch._guards import SLoc
 from torch.fx.experimental.sym_node import SymNode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.utils._sympy.functions import Mod, PythonMod
 
 from mufx.diagnostics import Diagnostic, Place, note, warning
 from mufx.size_text import size_text
@@ -56,6 +57,10 @@ class Decision:
 class FreeSizes(ShapeEnv):
     """Symbols for free sizes; `decided` is told what the model's own code decides from them.
 
+    Where more is computed from a size than anybody can follow, the recording ends with an error
+    and the size is `involved`. Padding to a whole number of windows, `h + (w - h % w) % w`, does
+    that in every block: the conditions for it to fit fill pages, and finding them takes minutes.
+
     Where torch would note the code that met each, nothing is noted: the diagnostics have their own
     places, and torch imports its whole exporter to find one.
     """
@@ -64,6 +69,7 @@ class FreeSizes(ShapeEnv):
         """No symbols yet."""
         super().__init__(duck_shape=False)
         self.decided = decided
+        self.involved: frozenset[str] = frozenset()
 
     def _get_stack_summary(self, *args: object, **kwargs: object) -> tuple[SLoc, str]:
         del args, kwargs
@@ -74,6 +80,9 @@ class FreeSizes(ShapeEnv):
     ) -> sympy.Basic:
         """The value of a symbolic number, which somebody asks for."""
         asked, guards = sym_node.expr, len(self.guards)
+        self.involved |= _involved(asked)
+        if self.involved:
+            raise RuntimeError(f"too much is computed from {', '.join(self.involved)}")
         result = super().evaluate_sym_node(sym_node, size_oblivious, fallback_value)
         if asked.free_symbols:
             is_bool = sym_node.pytype is bool
@@ -84,6 +93,10 @@ class FreeSizes(ShapeEnv):
             elif frame is not None:
                 self._decide(sympy.Eq(asked, result), frame, at_one=False)
         return result
+
+    def fix(self, size: torch.SymInt) -> Any:
+        """Gives up the freedom of a size; the condition that it has its value."""
+        return sympy.Eq(size.node.expr, super().evaluate_sym_node(size.node))
 
     def fixed_since(self, known: int) -> list[Any]:
         """Conditions on the symbols that got a value since `known` were replaced by something."""
@@ -111,6 +124,19 @@ def _asking(frame: FrameType | None, is_bool: bool) -> FrameType | None:
     if frame is None or frame.f_code.co_filename.startswith((_TORCH, _MUFX)):
         return None
     return frame
+
+
+_MOST_STEPS = 8
+"""Roundings and remainders in one size: padding once takes 4, a stride 1."""
+
+
+def _involved(expr: Any) -> frozenset[str]:
+    """The sizes whose remainders are computed with, where too much is."""
+    steps = expr.atoms(sympy.Function)
+    if len(steps) <= _MOST_STEPS:
+        return frozenset()
+    remainders = {r for step in steps for r in step.atoms(Mod, PythonMod) if r != step}
+    return frozenset(str(s) for r in remainders for s in r.free_symbols)
 
 
 def _holds(condition: Any, symbol: Any) -> bool:

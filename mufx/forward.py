@@ -13,6 +13,7 @@ import operator
 from collections.abc import Callable, Container, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import fields, is_dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import sympy
@@ -45,6 +46,8 @@ from mufx.refusals import refuse_lost_gradient, refusing_flattened_regions, repl
 from mufx.stand_ins import STAND_INS
 
 Inputs = tuple[tuple[object, ...], dict[str, object]]
+Fixed = Mapping[tuple[str, int], Place]
+"""Placeholders and dimensions whose size is not free, and where it was needed."""
 
 _DATA_DEPENDENT = (
     DataDependentOutputException,
@@ -80,11 +83,25 @@ def record_forward(
     """
     modes = [(module, module.training) for module in model.modules()]
     model.train(training)
+    fixed: Fixed = {}
     try:
-        return _Forward(model, free_sizes, precision, spelled or {}, watch).record(inputs)
+        while True:
+            forward = _Forward(model, free_sizes, precision, spelled or {}, watch, fixed)
+            try:
+                return forward.record(inputs)
+            except _TooInvolvedError as problem:
+                fixed = {**fixed, **problem.sizes}
     finally:
         for module, training in modes:
             module.training = training
+
+
+class _TooInvolvedError(Exception):
+    """Sizes that cannot be kept free: another recording fixes them."""
+
+    def __init__(self, sizes: Fixed) -> None:
+        super().__init__(sizes)
+        self.sizes = sizes
 
 
 class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -107,8 +124,10 @@ class _Forward(Recorder):
         precision: Precision,
         spelled: Mapping[Callable[..., object], Callable[..., object]],
         watch: Watch | None = None,
+        fixed: Fixed = MappingProxyType({}),
     ) -> None:
         super().__init__()
+        self.fixed = fixed
         self.model = model
         self.spelled = spelled
         self.watch = watch
@@ -154,12 +173,13 @@ class _Forward(Recorder):
 
     def _run(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> object:
         try:
-            return self.model(*args, **kwargs)
+            output: object = self.model(*args, **kwargs)
         except MufxError:
             raise
         except _DATA_DEPENDENT as problem:
             raise MufxError(self._data_dependent(self._failed_at(problem))) from None
         except Exception as problem:
+            self._refuse_involved(self._failed_at(problem))
             raise MufxError(
                 error(
                     "MUF105",
@@ -169,6 +189,17 @@ class _Forward(Recorder):
                     place=self._failed_at(problem),
                 )
             ) from problem
+        self._refuse_involved(None)  # the model may have caught the error
+        return output
+
+    def _refuse_involved(self, place: Place | None) -> None:
+        if self.shape_env is not None and self.shape_env.involved:
+            found = {self.symbols[symbol] for symbol in self.shape_env.involved}
+            raise _TooInvolvedError(dict.fromkeys(found, place or self._own_place()))
+
+    def _own_place(self) -> Place:
+        code = type(self.model).forward.__code__
+        return Place(code.co_filename, code.co_firstlineno, "", type(self.model).__name__)
 
     def _finish(self, names: str | None) -> Recording:
         simplify = self._simplifier()
@@ -314,7 +345,15 @@ class _Forward(Recorder):
         for dim, number in enumerate(sizes):
             if isinstance(number, torch.SymInt):
                 self.symbols[str(number.node.expr)] = (name, dim)
+                if (name, dim) in self.fixed:
+                    self._fix(number, self.fixed[name, dim])
         return fake
+
+    def _fix(self, size: torch.SymInt, place: Place) -> None:
+        """As if the model had decided by the size at that place."""
+        assert self.shape_env is not None
+        condition = self.shape_env.fix(size)
+        self.decisions[condition, place.file, place.line] = Decision(condition, place)
 
     @contextmanager
     def _fake_state(self) -> Generator[None]:

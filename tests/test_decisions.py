@@ -8,6 +8,7 @@ from functools import cache
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mufx
@@ -60,6 +61,15 @@ def asserted(h: Tensor) -> Tensor:
     return h
 
 
+def windows(h: Tensor) -> Tensor:
+    """Attention over windows pads to a whole number of them, in every block."""
+    for window in (4, 6, 5, 4, 6):
+        h = F.pad(h, (0, 0, 0, (window - h.shape[1] % window) % window))
+        h = h.view(h.shape[0], h.shape[1] // window, window, -1).mean(2)
+        h = torch.cat([h, h, h], 1)
+    return h.mean(1)
+
+
 DECIDED: dict[str, tuple[Body, str]] = {
     "a branch": (lambda h: h.mean(1) if h.shape[1] > 6 else h.amax(1), "x.shape[1] > 6"),
     "the other branch": (lambda h: h.mean(1) if h.shape[1] > 8 else h, "x.shape[1] <= 8"),
@@ -70,6 +80,7 @@ DECIDED: dict[str, tuple[Body, str]] = {
     "a length": (lambda h: h.sum(1) / len(h[0]), "x.shape[1] == 7"),
     "a part": (lambda h: h[:, : int(h.shape[1] * 0.5)].mean(1), "int(0.5 * x.shape[1]) == 3"),
     "as many results": (rows, "x.shape[1] == 7"),
+    "a size padded again and again": (windows, "x.shape[1] == 7"),
     "what a factory takes": (
         lambda h: h * torch.linspace(0, 1, h.shape[1])[:, None],
         "x.shape[1] == 7",
