@@ -12,7 +12,7 @@ weights, sqrt(n) times (central limit theorem).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence, Set
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -91,10 +91,15 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Summed:
-    """Activations that are multiplied and summed over `gone`, a label for each of their axes."""
+    """Activations that are multiplied and summed, with a label for each of their axes."""
 
     operands: tuple[tuple[fx.Node, tuple[str, ...]], ...]
-    gone: frozenset[str]
+    result: tuple[str, ...]
+
+    @property
+    def gone(self) -> frozenset[str]:
+        """The labels that are summed over."""
+        return frozenset(x for _, labels in self.operands for x in labels) - {*self.result}
 
 
 class _Restart(Exception):  # noqa: N818
@@ -299,13 +304,13 @@ class Walk:
         """Reports that this use of a parameter has no rule."""
         self.diagnostics.append(error("MUF202", why, hint=hint, place=self.place))
 
-    def summed(self, operands: Sequence[Labelled], gone: Set[str]) -> None:
-        """Activations are multiplied and summed over the labels `gone` of their axes."""
+    def summed(self, operands: Sequence[Labelled], result: Sequence[str]) -> None:
+        """Activations are multiplied and summed over the labels that `result` lacks."""
         found = tuple(
             (operand if isinstance(operand, fx.Node) else self.argument(operand), tuple(labels))
             for operand, labels in operands
         )
-        self.sums[self.node.name] = Summed(found, frozenset(gone))
+        self.sums[self.node.name] = Summed(found, tuple(result))
 
     def inside(self, operand: Any, kind: str, contracted: tuple[int, ...] = ()) -> None:
         """A parameter is used inside a fused operation whose result has ratio 1."""

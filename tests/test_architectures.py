@@ -678,6 +678,17 @@ class Refusal:
 
 KEEP_FIXED = "keep one of these two sizes fixed"
 
+THEN: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "as it is": lambda w: w,
+    "joined of parts": lambda w: torch.cat([w[:, :2], w[:, 2:]], 1),
+    "stacked and summed": lambda w: torch.stack([w, w.roll(1, -1)], -1).sum(-1),
+    "masked": lambda w: torch.where(w > 0, w, torch.zeros_like(w)).tril(),
+    "normed by a softmax": lambda w: w.softmax(-1),
+    "repeated and averaged": lambda w: w[:, None].repeat(1, 2, 1, 1).mean(1),
+    "times a style": lambda w: torch.einsum("bij,bj->bij", w, w.mean(1)),
+}
+"""What is done to a weight before it is used."""
+
 REFUSALS = (
     Refusal(
         "experts, and how many of them a token has, grow together",
@@ -700,7 +711,6 @@ REFUSALS = (
     *(
         Refusal(f"{what} makes a weight", build, {"d": (16, 64)}, "MUF202", line, KEEP_FIXED)
         for what, build, line in (
-            ("a layer", M.hypernetwork, 'return torch.einsum("btj,bij->bti", x, weight).tanh()'),
             (
                 "a style",
                 M.modulated,
@@ -709,7 +719,20 @@ REFUSALS = (
             ("a lookup", M.relations, 'return torch.einsum("btj,tij->bti", x, weight).tanh()'),
             ("a product", M.spelled_out, "return (x.unsqueeze(-2) * self.weight).sum(-1)"),
             ("a norm", M.standardized, "return F.linear(x, rows)"),
+            ("a mixture", M.mixed, "return x @ weight"),
         )
+    ),
+    *(
+        Refusal(
+            f"a layer makes a weight, {name}",
+            M.hypernetwork,
+            {"d": (16, 64)},
+            "MUF202",
+            'return torch.einsum("btj,bij->bti", x, weight).tanh()',
+            KEEP_FIXED,
+            {"then": then},
+        )
+        for name, then in THEN.items()
     ),
     Refusal(
         "weights that are not linear in a parameter",

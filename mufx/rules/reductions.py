@@ -72,7 +72,7 @@ def _note_products(flow: Flow, node: fx.Node) -> None:
     rank, dim = len(flow.axes(terms)), argument(node, 1, "dim")[1]
     labels = [str(i) for i in range(rank)]
     operands = [(n, labels[rank - len(flow.axes(n)) :]) for n in terms.all_input_nodes]
-    flow.summed(operands, {labels[i] for i in dims(dim, rank)})
+    flow.summed(operands, [labels[i] for i in range(rank) if i not in dims(dim, rank)])
 
 
 @REDUCTIONS.rule("norm", "vector_norm", "linalg_norm", "linalg_vector_norm")
