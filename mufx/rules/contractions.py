@@ -47,6 +47,8 @@ def contraction(
         product = _product_of_weights(flow, operands, result)
         if product is not None:
             return product
+    if len(weights) == len(operands) and not _sums_what_grows(flow, operands, result):
+        return Weight.bent(*(v for v in values if isinstance(v, Weight)))
     flow.refuse(
         "several parameters are multiplied with each other before an activation meets them",
         "apply them to the activation one after the other",
@@ -82,6 +84,11 @@ def _one_weight(
     ways.pop(Rank.RESULT, None)  # the result of this node is what the weight makes of it
     joint = replace(found, ways=ways or None)
     return flow.contract(weight, slot, axes, others[0][0], shared, joint)
+
+
+def _sums_what_grows(flow: Flow, operands: Sequence[tuple[Slot, Labels]], result: Labels) -> bool:
+    grown = set[str]().union(*(_grown(flow, operand) for operand in operands))
+    return bool(grown & _contracted(operands, result))
 
 
 def _contracted(operands: Sequence[tuple[Slot, Labels]], result: Labels) -> set[str]:

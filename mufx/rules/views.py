@@ -20,10 +20,10 @@ _KEEP = """
     to type type_as float double half bfloat16 cuda cpu alias atleast_1d atleast_2d
     dropout dropout1d dropout2d dropout3d feature_dropout alpha_dropout feature_alpha_dropout
     pad constant_pad_nd pixel_shuffle pixel_unshuffle channel_shuffle
-    interpolate upsample upsample_nearest upsample_bilinear grid_sample
+    interpolate upsample upsample_nearest upsample_bilinear
     avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
     identity positive requires_grad resolve_conj conj
-    view_as_complex_copy nan_to_num masked_select polar complex fft_fftshift fft_ifftshift
+    view_as_complex_copy nan_to_num masked_select fft_fftshift fft_ifftshift
 """.split()
 
 
@@ -34,6 +34,24 @@ def keep(flow: Flow, node: fx.Node) -> Value:
     if isinstance(value, Weight) and value.factors:  # its axes would have to be followed
         return replace(value, factors=())
     return value
+
+
+@VIEWS.rule("complex")
+def complex_(flow: Flow, node: fx.Node) -> Value:
+    """Real and imaginary parts of one size."""
+    values = [flow.value(0), flow.value(argument(node, 1, "imag")[0])]
+    weights = [v for v in values if isinstance(v, Weight)]
+    if len(weights) == len(values):
+        return Weight.bent(*weights)
+    return together(flow, [flow.magnitude(0), flow.magnitude(argument(node, 1, "imag")[0])])
+
+
+@VIEWS.rule("polar", "grid_sample")
+def placed(flow: Flow, node: fx.Node) -> Value:
+    """The size of the first operand, at angles or places which must not change with width."""
+    slot = argument(node, 1, "angle" if operation(node) == "polar" else "grid")[0]
+    flow.need(flow.magnitude(slot), slot)
+    return flow.magnitude(_first(node))
 
 
 _HOMOGENEOUS = """
