@@ -273,6 +273,50 @@ def test_a_softmax_over_width_is_brought_back() -> None:
     assert codes(program) == {"MUF304"}
 
 
+def places(m: Any, x: Tensor) -> Tensor:
+    return (torch.arange(m.d) % 3)[None, :, None].expand_as(x.mT)
+
+
+ADDED: dict[str, tuple[Body, list[str]]] = {
+    "index_add": (
+        lambda m, x: x.new_zeros(2, 3, 5).index_add(1, torch.arange(m.d) % 3, x.mT),
+        ["1 -> 0.25"],
+    ),
+    "scatter_add": (
+        lambda m, x: x.new_zeros(2, 3, 5).scatter_add(1, places(m, x), x.mT),
+        ["1 -> 0.25"],
+    ),
+    "a sum": (
+        lambda m, x: x.new_zeros(2, 3, 5).scatter_reduce(1, places(m, x), x.mT, "sum"),
+        ["1 -> 0.25"],
+    ),
+    "a mean": (
+        lambda m, x: x.new_zeros(2, 3, 5).scatter_reduce(1, places(m, x), x.mT, "mean"),
+        [],
+    ),
+    "a softmax's shares": (
+        lambda m, x: x.new_zeros(2, 3, 5).index_add(
+            1, torch.arange(m.d) % 3, x.softmax(-1).mT
+        ),
+        [],
+    ),
+    "to others": (
+        lambda m, x: m.emb(tokens())[:, :3, :5].index_add(1, torch.arange(m.d) % 3, x.mT),
+        ["1 -> 0.25"],
+    ),
+    "rows of as many": (
+        lambda m, x: m.head(torch.zeros_like(x).index_add(1, torch.tensor([0, 0, 1, 1, 1]), x)),
+        [],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ADDED)
+def test_ever_more_entries_that_are_added_to_each_other_are_a_sum(name: str) -> None:
+    body, expected = ADDED[name]
+    assert changes(converted(body)) == expected
+
+
 def test_a_learned_temperature_is_a_scalar() -> None:
     def init(m: Any, d: int) -> None:
         m.temperature = nn.Parameter(torch.zeros(()))

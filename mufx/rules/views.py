@@ -211,7 +211,16 @@ def setitem(flow: Flow, node: fx.Node) -> Value:
 
 @VIEWS.rule("index_add", "scatter_add", "scatter_reduce", "index_reduce")
 def accumulate(flow: Flow, node: fx.Node) -> Value:
-    """Entries are added to the first operand."""
+    """Entries are added to the first operand, ever more to each if only their number grows."""
     slot, _ = argument(node, 3, "source")
-    source = flow.magnitude("src" if slot not in node.kwargs and slot != 3 else slot)
-    return together(flow, [flow.magnitude(0), source])
+    slot = "src" if slot not in node.kwargs and slot != 3 else slot
+    axes, reduction = flow.axes_of(0), argument(node, 4, "reduce")[1]
+    (dim,) = dims(argument(node, 1, "dim")[1], len(axes))
+    more = 1.0 if reduction not in (None, "sum") else flow.axes_of(slot)[dim].m / axes[dim].m
+    kept, added = flow.magnitude(0), flow.magnitude(slot)
+    if kept.neutral or _is_zero(node.args[0]):
+        return flow.moved(added, more)
+    if more == 1:
+        return together(flow, [kept, added])
+    flow.need(added, slot, kept.ratio / more)
+    return kept
