@@ -466,7 +466,7 @@ class Correct(Walk):
     def need(self, value: Magnitude, slot: Slot, wanted: float = 1.0) -> None:
         """Corrects the operand at the best site, and goes back there."""
         if value.is_unknown:
-            self._unknown_size(self.place)
+            self._unknown_size(value)
             return
         if same(value.ratio, wanted):
             return
@@ -490,7 +490,7 @@ class Correct(Walk):
         """Corrects an output at its site, or right after the node that made it."""
         place = self.trace.recording.origins[result.name].place
         if value.is_unknown:
-            self._unknown_size(place)
+            self._unknown_size(value)
             return
         if value.is_one:
             return
@@ -509,7 +509,8 @@ class Correct(Walk):
             )
         )
 
-    def _unknown_size(self, place: Place) -> None:
+    def _unknown_size(self, value: Magnitude) -> None:
+        chosen = min(value.known_ways()[Rank.UNKNOWN], key=lambda site: self.order[site.node])
         self.diagnostics.append(
             error(
                 "MUF301",
@@ -517,7 +518,7 @@ class Correct(Walk):
                 "of them shrink, or one stays as large as it is, so that no factor is right",
                 hint="divide what is chosen by its sum, or choose first and take the softmax of "
                 "what is chosen",
-                place=place,
+                place=self.trace.recording.origins[chosen.node].place,
             )
         )
 

@@ -704,7 +704,7 @@ REFUSALS = (
         M.experts,
         {"d": (16, 64), "experts": (4, 8)},
         "MUF301",
-        "return self.last(x + self.piece(x))",
+        "weights, chosen = self.router(x).softmax(-1).topk(self.chosen, dim=-1)",
         "divide what is chosen by its sum",
         {"ff": 8, "normed": False},
     ),
