@@ -24,6 +24,7 @@ from torch.utils._sympy.functions import FloatPow, FloorDiv, Mod, ToFloat
 import mufx
 from mufx.api import Conversion, convert_source, import_emitted
 from mufx.emit.expressions import TIMES
+from mufx.emit.layout import wrapped
 from mufx.emit.leaves import leaf_expression
 from mufx.emit.sizes import size_text
 from mufx.emit.text import filled
@@ -339,6 +340,31 @@ def test_a_file_has_no_line_too_long_and_no_unused_import(name: str) -> None:
     used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
     assert imported - used == {"annotations"}
     assert max(len(line) for line in conversion(name).text.splitlines()) <= 100
+
+
+LONG = " + ".join(["summand"] * 11)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"return ({LONG}).cos()",
+        f"y = x + ({LONG}) * z",
+        f"y = torch.cos(({LONG}).sin())",
+        f"y = torch.tanh({LONG})",
+        f"y = layers[1]({LONG})",
+        f"y = [{LONG}]",
+        f"y = parts[{LONG}]",
+        f"y = f(({LONG},))",
+        f"y = f({LONG}, ({LONG}))",
+        f"return nn.ModuleList({LONG} for _ in range(4))",
+    ],
+)
+def test_a_line_that_is_broken_means_the_same(line: str) -> None:
+    broken = wrapped(line)
+
+    assert "\n" in broken
+    assert ast.dump(ast.parse(broken)) == ast.dump(ast.parse(line))
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,21 @@ def wrapped(line: str) -> str:
     if len(together) <= WIDTH:
         return head + "\n".join([code[: start + 1], together, indent + code[end:]])
     inner = [wrapped(f"{indent}    {part.strip()},") for part in parts if part.strip()]
-    if " for _ in range(" in parts[-1] and len(parts) == 1:
-        inner = [inner[0].rstrip(",")]
+    if len(parts) == 1 and not _may_end_in_a_comma(code, start):
+        inner = [inner[0].removesuffix(",")]
     return head + "\n".join([code[: start + 1], *inner, indent + code[end:]])
+
+
+def _may_end_in_a_comma(code: str, start: int) -> bool:
+    """Whether a comma behind the only thing in the bracket at `start` changes nothing.
+
+    It makes a tuple of what is in parentheses, or of an index.
+    """
+    if " for _ in range(" in code[start:]:
+        return False
+    before = code[start - 1 : start]
+    follows_a_value = before.isalnum() or before in ("_", ")", "]")
+    return (code[start] == "(") == follows_a_value
 
 
 def _outermost(code: str) -> tuple[int, int] | None:
