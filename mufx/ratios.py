@@ -22,6 +22,7 @@ from mufx.align import Trace
 from mufx.constants import Constants
 from mufx.diagnostics import Diagnostic, Place, error
 from mufx.magnitudes import Magnitude, Rank, Several, Site, SiteKind, Value, Weight
+from mufx.recording import Size
 from mufx.rules import Rule, operation
 from mufx.rules.table import Labelled
 from mufx.sizes import Axis, Number, Slot, same
@@ -152,6 +153,8 @@ class Walk:
             return self._output(node)
         if node in self.constants:
             return Magnitude()  # measured where an activation meets it
+        if self._counts():
+            return Magnitude()
         name = operation(node)
         rule = self.rules.get(name)
         value = self._unknown(node, name) if rule is None else rule(self, node)
@@ -159,6 +162,11 @@ class Walk:
         if own is not None and isinstance(value, (Magnitude, Weight)):
             value = replace(value, ratio=value.ratio * own)
         return value
+
+    def _counts(self) -> bool:
+        """Whether the node yields integers: places and counts, which are no magnitudes."""
+        value = self.trace.recording.values.get(self.node.name)
+        return value is not None and not (value.dtype.is_floating_point or value.dtype.is_complex)
 
     def _output(self, node: fx.Node) -> Value:
         for result in node.all_input_nodes:
@@ -250,11 +258,6 @@ class Walk:
         operand = self.argument(slot)
         return not isinstance(operand, fx.Node) or operand in self.constants
 
-    def counts(self) -> bool:
-        """Whether the node yields integers: places and counts, which are no magnitudes."""
-        value = self.trace.recording.values.get(self.node.name)
-        return value is not None and not (value.dtype.is_floating_point or value.dtype.is_complex)
-
     def axes(self, operand: Any) -> tuple[Axis, ...]:
         """The axes of a node."""
         return self.trace.axes.get(operand.name, ()) if isinstance(operand, fx.Node) else ()
@@ -272,12 +275,11 @@ class Walk:
         """A literal's magnitude, with itself as the site of a correction."""
         literal = self.argument(slot)
         found = self.trace.numbers.get((self.node.name, slot), default)
-        if not isinstance(literal, (int, float)) and default is None:
-            return Magnitude()
         site = Site(SiteKind.NUMBER, self.node.name, slot)
         ratio = self.corrections.get(site, 1.0)
         if found is None:
-            assert isinstance(literal, (int, float))
+            if not isinstance(literal, (int, float)):
+                return Magnitude()
             neutral = not 1e-3 < abs(literal) < 1e4
             return Magnitude(ratio, {Rank.AFTER: {site: 1.0}}, neutral)
         if not found.is_power:
@@ -290,6 +292,8 @@ class Walk:
                     place=self.place,
                 )
             )
+        if isinstance(literal, Size):  # of a width and a free size: it is written as it is
+            return Magnitude(found.ratio)
         rank = Rank.AFTER if same(found.ratio, 1.0) else Rank.GROWING
         return Magnitude(found.ratio * ratio, {rank: {site: 1.0}})
 

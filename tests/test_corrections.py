@@ -249,6 +249,28 @@ def test_an_embedding_times_sqrt_of_width_keeps_its_base_value() -> None:
     assert changes(program) == ["sqrt(64) -> sqrt(16)"]
 
 
+def test_a_number_of_width_in_a_place_is_left_alone() -> None:
+    """Row r of a table of as many rows as width**2: the place of an entry, not its size."""
+
+    def init(m: Any, d: int) -> None:
+        m.pairs = nn.Embedding(d * d, d)
+
+    def body(m: Any, x: Tensor) -> object:
+        first, second = x.argmax(-1), (-x).argmax(-1)
+        return m.head(m.pairs(first * m.d + second + m.d // 2))
+
+    program = converted(body, init)
+    assert changes(program) == []
+    assert role(program, "pairs.weight") == ("input", 1, 64)
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_a_width_in_a_product_with_a_free_size_counts(power: int) -> None:
+    """The mean over features and tokens of products is divided by the size of both."""
+    program = converted(lambda m, x: (x * x).sum((1, 2)) / (x.shape[1] * x.shape[2]) ** power)
+    assert changes(program) == ([] if power == 1 else ["1 -> 4"])
+
+
 def test_a_position_table_times_a_root_keeps_its_base_value() -> None:
     def init(m: Any, d: int) -> None:
         m.positions = nn.Parameter(torch.randn(9, d) * 0.02)

@@ -107,9 +107,7 @@ _RUNNING = "a running sum over"
 
 @REDUCTIONS.rule("cumsum")
 def cumsum(flow: Flow, node: fx.Node) -> Value:
-    """Running sums over an axis that does not grow; of integers, such as offsets, over any."""
-    if flow.counts():
-        return Magnitude()
+    """Running sums over an axis that does not grow."""
     _refuse_order(flow, _RUNNING, argument(node, 1, "dim")[1])
     return flow.magnitude(0)
 

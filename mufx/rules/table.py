@@ -43,10 +43,6 @@ class Flow(Protocol):
         """Whether the operand depends on no input and no parameter."""
         ...
 
-    def counts(self) -> bool:
-        """Whether the node yields integers: places and counts, which are no magnitudes."""
-        ...
-
     def axes_of(self, slot: Slot) -> tuple[Axis, ...]:
         """The axes of the operand in a slot."""
         ...
