@@ -12,6 +12,7 @@ product with a vector, is neither.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Any
@@ -22,13 +23,15 @@ from mufx.diagnostics import Diagnostic, Place, error
 from mufx.magnitudes import Magnitude
 from mufx.ratios import Summed, Use, Walk
 from mufx.reaching import reached
-from mufx.rows import VIEWED, Flow, Rows, numbered
+from mufx.rows import Flow, Rows, numbered
 from mufx.rules import operation
 from mufx.rules.attention import FUSED
 from mufx.rules.contractions import CONTRACTIONS
 from mufx.rules.reductions import REDUCTIONS
 from mufx.rules.table import argument, dims
+from mufx.rules.views import VIEWED
 from mufx.sizes import Axis, Slot
+from mufx.writing import written
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,29 @@ class _Entries(Rows):
     def __init__(self, walk: Walk, *, axes: int) -> None:
         super().__init__(walk.trace)
         self.sums, self.rank = walk.sums, axes
+        self.buffers: dict[fx.Node, list[fx.Node]] = defaultdict(list)
+        for buffer, writers in written(walk.trace.graph).items():
+            for writer in writers:
+                self.buffers[writer].append(buffer)
+
+    def of(self, use: Use) -> Flow | None:
+        """The flow behind a use; one that writes a parameter into a tensor begins there."""
+        node = self.nodes.get(use.node)
+        buffers = self.buffers.get(node, ()) if node is not None else ()
+        if buffers and any(axis.grows for axis in use.kept):
+            return self.flow_from(buffers[0], self._whole(buffers[0]))
+        return super().of(use)
+
+    def followed(self, node: fx.Node, layout: Any) -> Iterator[tuple[fx.Node, Any]]:
+        """What uses a value, and the tensors that it is written into."""
+        yield from super().followed(node, layout)
+        for writer in (node, *node.users):
+            yield from ((buffer, self._whole(buffer)) for buffer in self.buffers.get(writer, ()))
+
+    def _whole(self, node: fx.Node) -> Tensor:
+        """Rows somewhere in a tensor: along all of its axes that grow."""
+        axes = self.trace.axes[node.name]
+        return numbered([a.target for a in axes], [i for i, a in enumerate(axes) if a.grows])
 
     def passed(self, node: fx.Node, operand: fx.Node, layout: Any) -> Any:
         """The layout of what an operation makes of its operand."""

@@ -26,6 +26,7 @@ from mufx.recording import Size
 from mufx.rules import Rule, operation
 from mufx.rules.table import Labelled
 from mufx.sizes import Axis, Number, Slot, same
+from mufx.writing import written
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,7 @@ class Walk:
         self.diagnostics: list[Diagnostic] = []
         self.values: MutableMapping[str, Value] = {}
         self.node: fx.Node = trace.graph._root
+        self.writers = {w for writers in written(trace.graph).values() for w in writers}
         self.order = {node.name: i for i, node in enumerate(trace.graph.nodes)}
         self.parameters = frozenset(
             n for n, _ in constants.target.model.named_parameters(remove_duplicate=False)
@@ -158,6 +160,8 @@ class Walk:
         name = operation(node)
         rule = self.rules.get(name)
         value = self._unknown(node, name) if rule is None else rule(self, node)
+        if node in self.writers and isinstance(value, Magnitude):
+            self.need(value, 1)
         own = self.corrections.get(Site(SiteKind.RESULT, node.name))
         if own is not None and isinstance(value, (Magnitude, Weight)):
             value = replace(value, ratio=value.ratio * own)

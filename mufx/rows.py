@@ -10,7 +10,7 @@ written down.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final
@@ -25,6 +25,7 @@ from mufx.ratios import Use
 from mufx.recording import Size
 from mufx.rules import operation
 from mufx.rules.elementwise import ELEMENTWISE
+from mufx.rules.views import VIEWED
 from mufx.sizes import Axis
 
 
@@ -84,21 +85,21 @@ class Rows:
         if any(axes.count(row) != rows.count(row) for row in rows):
             return None
         places = [_places(axes, row)[rows[:i].count(row)] for i, row in enumerate(rows)]
-        return self._followed(node, numbered([a.target for a in axes], places))
+        return self.flow_from(node, numbered([a.target for a in axes], places))
 
-    def _followed(self, first: fx.Node, layout: Tensor) -> Flow:
+    def flow_from(self, first: fx.Node, layout: Tensor) -> Flow:
+        """The flow of the rows that a value holds."""
         layouts: dict[fx.Node, Any] = {first: layout}
         ends: dict[fx.Node, None] = {}
         waiting = [first]
         while waiting:
             node = waiting.pop()
-            for user in node.users:
-                made = self.passed(user, node, layouts[node])
+            for following, made in self.followed(node, layouts[node]):
                 if made is None:
                     ends[node] = None
-                elif user not in layouts:
-                    layouts[user] = made
-                    waiting.append(user)
+                elif following not in layouts:
+                    layouts[following] = made
+                    waiting.append(following)
         order = sorted(layouts, key=lambda n: self.order[n.name])
         held = {n: self._region(n, layouts[n]) for n in order if isinstance(layouts[n], Tensor)}
         return Flow(held, tuple(region for n, region in held.items() if n in ends))
@@ -112,6 +113,11 @@ class Rows:
             math.prod(a.along for a in axes),
         )
         return Region(node, self.trace.recording.origins[node.name].place, size, layout)
+
+    def followed(self, node: fx.Node, layout: Any) -> Iterator[tuple[fx.Node, Any]]:
+        """What uses a value, and the layout there."""
+        for user in node.users:
+            yield user, self.passed(user, node, layout)
 
     def passed(self, node: fx.Node, operand: fx.Node, layout: Any) -> Any:
         """The layout of what an operation makes of its operand; `None` where it does more."""
@@ -177,13 +183,6 @@ def numbered(sizes: Sequence[int], along: Sequence[int]) -> Tensor:
     return torch.empty(0, device="meta").as_strided(sizes, strides)
 
 
-VIEWED = frozenset(
-    """
-    view reshape flatten unflatten squeeze unsqueeze transpose swapaxes swapdims movedim moveaxis
-    permute t expand narrow select slice unbind split split_with_sizes chunk tensor_split getitem
-    diagonal
-    """.split()
-)
 _IN_PLACE_OF = frozenset(ELEMENTWISE) | frozenset(
     """
     relu leaky_relu identity dropout dropout1d dropout2d dropout3d alpha_dropout contiguous clone

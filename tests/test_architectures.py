@@ -720,6 +720,8 @@ REFUSALS = (
             ("a product", M.spelled_out, "return (x.unsqueeze(-2) * self.weight).sum(-1)"),
             ("a norm", M.standardized, "return F.linear(x, rows)"),
             ("a mixture", M.mixed, "return x @ weight"),
+            ("a triangle", M.triangular, "return x @ whole"),
+            ("a block", M.blocks, "return x @ whole"),
         )
     ),
     *(

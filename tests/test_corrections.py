@@ -339,6 +339,41 @@ def test_ever_more_entries_that_are_added_to_each_other_are_a_sum(name: str) -> 
     assert changes(converted(body)) == expected
 
 
+Write = Callable[[Tensor, int, Tensor], object]
+
+
+def add(buffer: Tensor, t: int, logits: Tensor) -> object:
+    return buffer[:, t].add_(logits)
+
+
+def add_in_place(buffer: Tensor, t: int, logits: Tensor) -> object:
+    buffer[:, t] += logits
+    return buffer
+
+
+def fill(buffer: Tensor, t: int, logits: Tensor) -> object:
+    buffer[:, t] = logits
+    return buffer
+
+
+def copy(buffer: Tensor, t: int, logits: Tensor) -> object:
+    return buffer.transpose(0, 1)[t].copy_(logits)
+
+
+@pytest.mark.parametrize("write", [add, add_in_place, fill, copy])
+@pytest.mark.parametrize("make", [torch.zeros, torch.empty])
+def test_what_is_written_into_a_tensor_keeps_its_size(
+    write: Write, make: Callable[..., Tensor]
+) -> None:
+    def body(m: Any, x: Tensor) -> object:
+        logits = make(2, 5, 5)
+        for t in range(5):
+            write(logits, t, (x[:, t : t + 1] * x).sum(-1))
+        return m.head(logits.softmax(-1) @ x)
+
+    assert changes(converted(body)) == ["1 -> 0.25"] * 5
+
+
 def test_a_learned_temperature_is_a_scalar() -> None:
     def init(m: Any, d: int) -> None:
         m.temperature = nn.Parameter(torch.zeros(()))

@@ -12,6 +12,15 @@ from mufx.rules.table import Flow, RuleTable, argument, dims, operation
 
 VIEWS = RuleTable()
 
+VIEWED = frozenset(
+    """
+    view reshape flatten unflatten squeeze unsqueeze transpose swapaxes swapdims movedim moveaxis
+    permute t expand narrow select slice unbind split split_with_sizes chunk tensor_split getitem
+    diagonal
+    """.split()
+)
+"""They give another look at the same memory."""
+
 _KEEP = """
     view reshape reshape_as flatten unflatten squeeze unsqueeze transpose swapaxes swapdims movedim
     moveaxis permute t adjoint contiguous clone detach data real imag view_as view_as_real

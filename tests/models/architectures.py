@@ -460,6 +460,43 @@ class Mixed(nn.Module):
         return x @ weight
 
 
+class Triangular(nn.Module):
+    """A weight that is filled with parameters, entry by entry."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(d * (d + 1) // 2) * 0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        d = x.shape[-1]
+        row, column = torch.tril_indices(d, d)
+        whole = torch.zeros(d, d)
+        whole[row, column] = self.weight
+        return x @ whole
+
+
+def triangular(d: int) -> nn.Module:
+    return Between(d, Triangular(d))
+
+
+class Blocks(nn.Module):
+    """A weight that is filled by a copy into a part of it."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(d // 2, d // 2) * 0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        d = x.shape[-1]
+        whole = torch.zeros(d, d)
+        whole[: d // 2, : d // 2].copy_(self.weight)
+        return x @ whole
+
+
+def blocks(d: int) -> nn.Module:
+    return Between(d, Blocks(d))
+
+
 def mixed(d: int) -> nn.Module:
     return Between(d, Mixed(d))
 
