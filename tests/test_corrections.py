@@ -339,6 +339,67 @@ def test_ever_more_entries_that_are_added_to_each_other_are_a_sum(name: str) -> 
     assert changes(converted(body)) == expected
 
 
+LOSSES: dict[str, tuple[Body, list[str]]] = {
+    "a mean over features": (lambda m, x: F.mse_loss(m.lin(x), x.detach()), []),
+    "a sum over features": (
+        lambda m, x: F.mse_loss(m.lin(x), x.detach(), reduction="sum"),
+        ["1 -> 0.25"],
+    ),
+    "a divergence from shares": (
+        lambda m, x: F.kl_div(
+            m.lin(x).log_softmax(-1), x.softmax(-1), reduction="batchmean"
+        ),
+        [],
+    ),
+    "a divergence": (
+        lambda m, x: F.kl_div(m.lin(x).log_softmax(-1), x.sigmoid(), reduction="batchmean"),
+        ["1 -> 0.25"],
+    ),
+    "a target that grows": (
+        lambda m, x: F.l1_loss(m.head(x), (x * x).sum(-1, keepdim=True).expand(2, 5, 3)),
+        ["1 -> 0.25"],
+    ),
+    "a distance": (lambda m, x: F.pairwise_distance(m.lin(x), x), ["1 -> 0.5"]),
+    "a distance of another power": (
+        lambda m, x: F.pairwise_distance(m.lin(x), x, p=1.0),
+        ["1 -> 0.25"],
+    ),
+    "a margin": (
+        lambda m, x: F.triplet_margin_loss(m.lin(x), x, x.flip(1)),
+        ["1 -> 0.5"] * 3,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_over_features_is_corrected_where_it_grows(name: str) -> None:
+    body, expected = LOSSES[name]
+    assert changes(converted(body)) == expected
+
+
+def test_weights_of_a_bag_count() -> None:
+    def body(m: Any, x: Tensor) -> object:
+        shares = (x * x).sum(-1)
+        rows = torch.zeros(2, 5, dtype=torch.long)
+        return m.head(F.embedding_bag(rows, m.emb.weight, mode="sum", per_sample_weights=shares))
+
+    assert changes(converted(body)) == ["1 -> 0.25"]
+
+
+def test_the_logarithm_of_a_softmax_over_width_keeps_its_size() -> None:
+    assert changes(converted(lambda m, x: m.head(m.lin(x).log_softmax(-1)))) == []
+
+
+def test_a_block_diagonal_of_parameters_is_refused() -> None:
+    block_diag: Any = torch.block_diag
+
+    def body(m: Any, x: Tensor) -> object:
+        return torch.cat([x, x], -1) @ block_diag(m.lin.weight, m.w)
+
+    found = refused(body, "block_diag", parameter(grows, grows))
+    assert "a weight computed from lin.weight, w" in found
+
+
 Write = Callable[[Tensor, int, Tensor], object]
 
 

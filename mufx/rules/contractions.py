@@ -330,8 +330,10 @@ def embedding(flow: Flow, node: fx.Node) -> Value:
 
 @CONTRACTIONS.rule("embedding_bag")
 def embedding_bag(flow: Flow, node: fx.Node) -> Value:
-    """Sums or means of a few rows of a table: nothing that grows is contracted."""
-    return flow.magnitude(argument(node, 1, "weight")[0])
+    """Sums or means of a few rows of a table, weighted or not: nothing that grows is contracted."""
+    rows = flow.magnitude(argument(node, 1, "weight")[0])
+    slot, shares = argument(node, 8, "per_sample_weights")
+    return rows if shares is None else multiplied(rows, flow.magnitude(slot))
 
 
 @CONTRACTIONS.rule("_grouped_mm", "grouped_mm")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from torch import fx
 
 from mufx.magnitudes import Magnitude, Rank, Several, Value, Weight, multiplied, powered
-from mufx.rules.table import Flow, RuleTable, argument
+from mufx.rules.table import Flow, RuleTable, argument, operation
 from mufx.rules.views import together
 from mufx.sizes import Slot
 
@@ -197,17 +198,50 @@ def prelu(flow: Flow, node: fx.Node) -> Value:
 
 
 _LOSSES = """
-    cross_entropy nll_loss mse_loss l1_loss smooth_l1_loss huber_loss kl_div binary_cross_entropy
+    cross_entropy nll_loss mse_loss l1_loss smooth_l1_loss huber_loss binary_cross_entropy
     binary_cross_entropy_with_logits cosine_embedding_loss ctc_loss soft_margin_loss
     poisson_nll_loss gaussian_nll_loss hinge_embedding_loss margin_ranking_loss
-    multi_margin_loss multilabel_margin_loss multilabel_soft_margin_loss triplet_margin_loss
+    multi_margin_loss multilabel_margin_loss multilabel_soft_margin_loss
 """.split()
 
 
 @ELEMENTWISE.rule(*_LOSSES)
 def loss(flow: Flow, node: fx.Node) -> Value:
-    """The prediction must not change its size with width."""
+    """Prediction and target must not change their size with width; a sum over them grows."""
+    operands: tuple[Slot, ...] = (0, 1, 2, "target", "var")
+    for slot in operands:
+        if flow.has(slot):
+            flow.need(flow.magnitude(slot), slot)
+    return flow.moved(Magnitude(), _reduced(flow, node))
+
+
+@ELEMENTWISE.rule("kl_div")
+def divergence(flow: Flow, node: fx.Node) -> Value:
+    """The size of the target, whose entries shrink where a softmax has ever more of them."""
     flow.need(flow.magnitude(0), 0)
+    target = flow.magnitude(argument(node, 1, "target")[0])
+    return flow.moved(replace(target, simplex=False), _reduced(flow, node))
+
+
+def _reduced(flow: Flow, node: fx.Node) -> float:
+    """How many times more terms a loss sums."""
+    first = {"sum": 0, "batchmean": 1}.get(str(node.kwargs.get("reduction")))
+    axes = flow.axes_of(0)[first:] if first is not None else ()
+    return math.prod(axis.m for axis in axes if axis.grows)
+
+
+@ELEMENTWISE.rule("pairwise_distance", "triplet_margin_loss")
+def distance(flow: Flow, node: fx.Node) -> Value:
+    """The length of a difference over the last axis."""
+    name = operation(node)
+    p = argument(node, 2 if name == "pairwise_distance" else 4, "p")[1]
+    terms = flow.axes_of(0)[-1]
+    length = terms.m ** (1 / (2.0 if p is None else p)) if terms.grows else 1.0
+    operands = [flow.magnitude(slot) for slot in range(2 if name == "pairwise_distance" else 3)]
+    if name == "pairwise_distance":
+        return flow.moved(together(flow, operands), length)
+    for slot, operand in enumerate(operands):  # the margin is no length: what is learned is
+        flow.need(operand, slot, 1 / length)
     return Magnitude()
 
 

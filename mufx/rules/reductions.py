@@ -154,7 +154,13 @@ def fourier(flow: Flow, node: fx.Node) -> Value:
     return keep(flow, node)
 
 
-@REDUCTIONS.rule("softmax", "log_softmax", "softmin")
+@REDUCTIONS.rule("log_softmax")
+def log_softmax(flow: Flow, node: fx.Node) -> Value:
+    """Needs a size of 1, and keeps it up to the logarithm of how many there are."""
+    return nonlinear(flow, node)
+
+
+@REDUCTIONS.rule("softmax", "softmin")
 def softmax(flow: Flow, node: fx.Node) -> Value:
     """Needs a size of 1; over an axis that grows each weight shrinks with its width."""
     value, m = _reduced(flow, node)

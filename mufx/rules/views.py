@@ -149,7 +149,7 @@ def choice(flow: Flow, node: fx.Node) -> Value:
 @VIEWS.rule("cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "block_diag")
 def cat(flow: Flow, node: fx.Node) -> Value:
     """Parts side by side: they need one size, or each must keep its own."""
-    parts = argument(node, 0, "tensors")[1]
+    parts = node.args if operation(node) == "block_diag" else argument(node, 0, "tensors")[1]
     values = [flow.item(p) for p in parts]
     weights = [v for v in values if isinstance(v, Weight)]
     if weights and len(weights) == len(values):
