@@ -25,6 +25,7 @@ from mufx.magnitudes import Magnitude, Rank, Several, Site, SiteKind, Value, Wei
 from mufx.recording import Size
 from mufx.rules import Rule, operation
 from mufx.rules.table import Labelled
+from mufx.rules.views import VIEWED
 from mufx.sizes import Axis, Number, Slot, same
 from mufx.writing import written
 
@@ -155,9 +156,9 @@ class Walk:
             return self._output(node)
         if node in self.constants:
             return Magnitude()  # measured where an activation meets it
-        if self._counts():
-            return Magnitude()
         name = operation(node)
+        if self._counts() and name not in _SHARES:
+            return Magnitude()
         rule = self.rules.get(name)
         value = self._unknown(node, name) if rule is None else rule(self, node)
         if node in self.writers and isinstance(value, Magnitude):
@@ -343,6 +344,9 @@ class Walk:
                 for f in weight.factors
             ]
             return self.result_of(uses, weight, met, x, slot)
+        grown = _product(tuple(self.axes(operand)[i] for i in contracted))
+        if met.simplex and same(met.ratio * grown, 1.0):  # an average of rows, as of a table
+            return self.used(weight, operand, "lookup", (), Magnitude(), None, slot)
         grows = any(self.axes(operand)[i].grows for i in contracted)
         if grows and (len(weight.names) != 1 or not weight.linear):
             self.refuse(
@@ -407,6 +411,8 @@ class Walk:
         left_out = {*contracted, *shared} if contracts else set(contracted)
         kept_at = tuple(i for i in range(len(axes)) if i not in contracted)
         kept = tuple(axes[i] for i in kept_at)
+        own = self.trace.axes[self._node_of(name).name]
+        repeated = sum(a.grows for a in own) < sum(a.grows for a in axes)
         use = Use(
             name,
             self.node.name,
@@ -415,7 +421,7 @@ class Walk:
             contracts,
             any(a.grows for i, a in enumerate(axes) if i not in left_out),
             _product(gone),
-            _product(kept),
+            _product(own) / _product(gone) if repeated else _product(kept),
             self.place,
             gone,
             kept,
@@ -441,6 +447,9 @@ class Walk:
         """The magnitude of what a use of a weight yields."""
         return Magnitude()
 
+
+_SHARES = VIEWED | {"one_hot"}
+"""Of integers, what chooses among ever more entries as a softmax does."""
 
 _LOOKUPS = frozenset({"embedding", "embedding_bag", "getitem", "index_select", "gather", "index"})
 

@@ -273,6 +273,18 @@ MADE = (
         {"im": ("input", 1, D), "mix": ("hidden", D, E)},
     ),
     Case(
+        "vectors that are spread along each other",
+        weight(u=lambda d, e, f: (d, 1), v=lambda d, e, f: (1, e)),
+        lambda m, x: (x[..., None] + (m.u + m.v)).mean(-2),
+        {"u": ("input", 1, D), "v": ("input", 1, E)},
+    ),
+    Case(
+        "a vector repeated as often as there are features",
+        weight(v=lambda d, e, f: (e,)),
+        lambda m, x: (x[..., None] + m.v.expand(m.d, -1)).mean(-2),
+        {"v": ("input", 1, E)},
+    ),
+    Case(
         "angles",
         weight(angle=lambda d, e, f: (d,), mix=lambda d, e, f: (e, d)),
         lambda m, x: F.linear(torch.polar(x, m.angle.expand_as(x)).real, m.mix),

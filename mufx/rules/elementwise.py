@@ -172,7 +172,7 @@ _NONLINEAR = """
     asinh acosh atanh asin acos erf erfc erfinv clamp clamp_min clamp_max clip tanhshrink
     softshrink hardshrink threshold rpow logit lgamma digamma floor ceil round trunc frac
     fmod remainder sign sgn heaviside angle hypot logsumexp prod rrelu
-    special_i0 gumbel_softmax
+    special_i0
 """.split()
 
 
@@ -247,7 +247,7 @@ def distance(flow: Flow, node: fx.Node) -> Value:
 
 _SIZELESS = """
     eq ne lt le gt ge isnan isinf isfinite isclose logical argmax argmin argsort nonzero bincount
-    searchsorted bucketize one_hot histc unique unique_consecutive long int bool short
+    searchsorted bucketize histc unique unique_consecutive long int bool short
     floor_divide floordiv rshift lshift isin any all count_nonzero allclose equal numel
     __lshift__ __rshift__ is_nonzero signbit mod
 """.split()

@@ -163,13 +163,33 @@ def log_softmax(flow: Flow, node: fx.Node) -> Value:
 @REDUCTIONS.rule("softmax", "softmin")
 def softmax(flow: Flow, node: fx.Node) -> Value:
     """Needs a size of 1; over an axis that grows each weight shrinks with its width."""
-    value, m = _reduced(flow, node)
+    return _shares(flow, argument(node, 1, "dim")[1])
+
+
+@REDUCTIONS.rule("gumbel_softmax")
+def gumbel_softmax(flow: Flow, node: fx.Node) -> Value:
+    """The same over the last axis, if no other is named."""
+    dim = argument(node, 4, "dim")[1]
+    return _shares(flow, -1 if dim is None else dim)
+
+
+def _shares(flow: Flow, dim: object) -> Value:
+    axes = flow.axes_of(0)
+    chosen = dims(dim, len(axes))
+    m = growth(axes, chosen)
     if isinstance(flow.value(0), Weight):
+        flow.magnitude(0)
         return Magnitude(1 / m)
-    flow.need(value, 0)
-    axes, dim = flow.axes_of(0), argument(node, 1, "dim")[1]
-    grows = any(axes[d].grows for d in dims(dim, len(axes)))
+    flow.need(flow.magnitude(0), 0)
+    grows = any(axes[d].grows for d in chosen)
     return replace(flow.moved(Magnitude(), 1 / m), simplex=grows)
+
+
+@REDUCTIONS.rule("one_hot")
+def one_hot(flow: Flow, node: fx.Node) -> Value:
+    """One entry of a last axis: of ever more where it grows."""
+    last = flow.axes(node)[-1]
+    return replace(flow.moved(Magnitude(), 1 / last.m), simplex=True) if last.grows else Magnitude()
 
 
 def _affine(flow: Flow, gain: Slot, bias: Slot | None = None) -> Value:
