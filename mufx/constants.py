@@ -14,7 +14,7 @@ from torch import fx
 from mufx.align import Trace
 from mufx.construction import Construction, is_random, run_nodes
 from mufx.diagnostics import Diagnostic, error, raise_errors
-from mufx.magnitudes import Magnitude, Rank, Site, SiteKind
+from mufx.magnitudes import ZERO, Magnitude, Rank, Site, SiteKind
 from mufx.recording import Recording
 from mufx.rules.table import operation
 from mufx.sizes import same
@@ -62,6 +62,8 @@ class Constants:
         large = _evaluate(node, self.trace.recording, self.target)
         if small is None or large is None:
             return Magnitude()
+        if not (small.any() or large.any()):
+            return ZERO
         if _is_mask(large):
             return Magnitude(neutral=True)
         ratio = _ratio(small, large)

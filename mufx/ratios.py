@@ -21,7 +21,7 @@ from torch import fx
 from mufx.align import Trace
 from mufx.constants import Constants
 from mufx.diagnostics import Diagnostic, Place, error
-from mufx.magnitudes import Magnitude, Rank, Several, Site, SiteKind, Value, Weight
+from mufx.magnitudes import ZERO, Magnitude, Rank, Several, Site, SiteKind, Value, Weight
 from mufx.recording import Size
 from mufx.rules import Rule, operation
 from mufx.rules.table import Labelled
@@ -125,7 +125,8 @@ class Walk:
         self.diagnostics: list[Diagnostic] = []
         self.values: MutableMapping[str, Value] = {}
         self.node: fx.Node = trace.graph._root
-        self.writers = {w for writers in written(trace.graph).values() for w in writers}
+        self.written = written(trace.graph)
+        self.writers = {w for writers in self.written.values() for w in writers}
         self.order = {node.name: i for i, node in enumerate(trace.graph.nodes)}
         self.parameters = frozenset(
             n for n, _ in constants.target.model.named_parameters(remove_duplicate=False)
@@ -163,6 +164,8 @@ class Walk:
         value = self._unknown(node, name) if rule is None else rule(self, node)
         if node in self.writers and isinstance(value, Magnitude):
             self.need(value, 1)
+        if node in self.written and value == ZERO:
+            value = Magnitude()
         own = self.corrections.get(Site(SiteKind.RESULT, node.name))
         if own is not None and isinstance(value, (Magnitude, Weight)):
             value = replace(value, ratio=value.ratio * own)
@@ -304,7 +307,7 @@ class Walk:
 
     def moved(self, value: Magnitude, factor: float, rank: Rank = Rank.RESULT) -> Magnitude:
         """`value` times a factor that this node brings in, correctable at its result."""
-        if same(factor, 1.0):
+        if same(factor, 1.0) or value.zero:
             return value
         site = Site(SiteKind.RESULT, self.node.name)
         return Magnitude(value.ratio * factor, {**value.known_ways(), rank: {site: 1.0}})

@@ -461,6 +461,22 @@ def test_what_is_written_into_a_tensor_keeps_its_size(
     assert changes(converted(body)) == ["1 -> 0.25"] * 5
 
 
+@pytest.mark.parametrize(
+    "width", [lambda m, x: x.new_zeros(2, m.d, m.d), lambda m, x: torch.zeros(x.shape[0], m.d, m.d)]
+)
+def test_a_state_is_nothing_before_its_first_step(width: Callable[[Any, Tensor], Tensor]) -> None:
+    """What it has of the keys' size it gets with them: k, of unit length, reads what k wrote."""
+
+    def body(m: Any, x: Tensor) -> object:
+        keys, state, out = F.normalize(m.lin(x), dim=-1), width(m, x), list[Tensor]()
+        for t in range(3):
+            out.append(x[:, t] - torch.einsum("bd,bde->be", keys[:, t], state))
+            state = state * 0.9 + keys[:, t, :, None] * out[-1][:, None]
+        return m.head(torch.stack(out, 1))
+
+    assert changes(converted(body)) == []
+
+
 def test_a_learned_temperature_is_a_scalar() -> None:
     def init(m: Any, d: int) -> None:
         m.temperature = nn.Parameter(torch.zeros(()))

@@ -23,7 +23,7 @@ def _is_literal(value: object) -> bool:
 
 def scaled(flow: Flow, value: Value, slot: Slot, power: float, neutral: bool = False) -> Value:
     """`value` times the literal in `slot` to a power; the literal is a site."""
-    if isinstance(value, Several):
+    if isinstance(value, Several) or (isinstance(value, Magnitude) and value.zero):
         return value
     literal = flow.number(slot)
     grows = not literal.is_one and Rank.GROWING in literal.known_ways()

@@ -202,13 +202,9 @@ def scatter(flow: Flow, node: fx.Node) -> Value:
     kept, put = flow.magnitude(0), flow.magnitude(last)
     axes, dim = flow.axes_of(0), argument(node, 1, "dim")[1]
     (axis,) = dims(dim, len(axes))
-    if _is_zero(node.args[0]) and axes[axis].grows and not flow.axes_of(index)[axis].grows:
+    if kept.zero and axes[axis].grows and not flow.axes_of(index)[axis].grows:
         return replace(put, ratio=put.ratio / axes[axis].m, simplex=True)
     return together(flow, [kept, put])
-
-
-def _is_zero(value: object) -> bool:
-    return isinstance(value, fx.Node) and operation(value) in ("zeros", "zeros_like", "new_zeros")
 
 
 @VIEWS.rule("setitem")
@@ -227,7 +223,7 @@ def accumulate(flow: Flow, node: fx.Node) -> Value:
     (dim,) = dims(argument(node, 1, "dim")[1], len(axes))
     more = 1.0 if reduction not in (None, "sum") else flow.axes_of(slot)[dim].m / axes[dim].m
     kept, added = flow.magnitude(0), flow.magnitude(slot)
-    if kept.neutral or _is_zero(node.args[0]):
+    if kept.neutral:
         return flow.moved(added, more)
     if more == 1:
         return together(flow, [kept, added])
