@@ -44,6 +44,28 @@ def test_what_rounding_adds_is_not() -> None:
     assert codes(condition=1) == []
 
 
+class Timed(nn.Module):
+    """The time is one number beside the features, and as many rows as they are."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(20, width)
+        self.second = nn.Linear(width, width)
+        self.time = nn.Linear(1, width)
+        self.last = nn.Linear(width, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x).relu()
+        time = self.time(torch.full_like(hidden[..., :1], 0.5))
+        logits: Tensor = self.last((self.second(hidden) + time).relu())
+        return logits
+
+
+def test_a_part_of_which_only_the_shape_is_taken_reads_nothing_out() -> None:
+    source = from_callable(Timed, (torch.randn(2, 20),), {"width": 64}, {"width": 256})
+    assert mufx.run(mufx.trace(source)).diagnostics == ()
+
+
 class Dense(nn.Module):
     """Every layer sees what all layers before it made, as in a DenseNet."""
 
