@@ -162,6 +162,7 @@ class Walk:
             return Magnitude()
         rule = self.rules.get(name)
         value = self._unknown(node, name) if rule is None else rule(self, node)
+        self._refuse_dropped(node, name, value)
         if node in self.writers and isinstance(value, Magnitude):
             self.need(value, 1)
         if node in self.written and value == ZERO:
@@ -170,6 +171,20 @@ class Walk:
         if own is not None and isinstance(value, (Magnitude, Weight)):
             value = replace(value, ratio=value.ratio * own)
         return value
+
+    def _refuse_dropped(self, node: fx.Node, name: str, value: Value) -> None:
+        """A parameter that a rule neither uses nor passes on stands where it does not look."""
+        if name in _ONLY_THE_SHAPE or self.diagnostics:
+            return
+        parts = value.items if isinstance(value, Several) else (value,)
+        passed = frozenset[str]().union(*(_all_names(part) for part in parts))
+        held = frozenset[str]().union(*(_all_names(self.item(n)) for n in node.all_input_nodes))
+        dropped = [n for n in sorted(held - passed) if (node.name, n) not in self.uses]
+        if dropped:
+            self.refuse(
+                f"{name} uses {', '.join(dropped)} in a place that its rule does not know",
+                "write it in single steps, or register a rule of your own for it",
+            )
 
     def _counts(self) -> bool:
         """Whether the node yields integers: places and counts, which are no magnitudes."""
@@ -462,7 +477,20 @@ def _product(axes: tuple[Axis, ...]) -> float:
 
 
 def _names(weight: Weight) -> str:
-    return ", ".join(sorted(weight.names | weight.gains))
+    return ", ".join(sorted(_all_names(weight)))
+
+
+def _all_names(value: Value) -> frozenset[str]:
+    return value.names | value.gains if isinstance(value, Weight) else frozenset()
+
+
+_ONLY_THE_SHAPE = frozenset(
+    """
+    zeros_like ones_like full_like empty_like rand_like randn_like randint_like new_zeros new_ones
+    new_full new_empty new_tensor expand_as view_as reshape_as type_as to size
+    """.split()
+)
+"""They look at no entry of a tensor, or at none of the one whose shape or type they take."""
 
 
 class Correct(Walk):

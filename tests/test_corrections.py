@@ -218,6 +218,13 @@ NEUTRAL: dict[str, Body] = {
         x * torch.rsqrt((x * x).mean(-1, keepdim=True) + 1e-5)
     ),
     "norm, then sqrt": lambda m, x: m.head(x / x.norm(dim=-1, keepdim=True) * m.d**0.5),
+    "norm of another power": lambda m, x: m.head(
+        x / x.norm(p=1, dim=-1, keepdim=True) * m.d
+    ),
+    "largest entry": lambda m, x: m.head(
+        x / torch.linalg.vector_norm(x, float("inf"), dim=-1, keepdim=True)
+    ),
+    "normalize by another power": lambda m, x: m.head(F.normalize(x, p=1, dim=-1) * m.d),
     "norm with an eps": lambda m, x: m.head(
         x / (x.norm(dim=-1, keepdim=True) * m.d**-0.5 + 1e-6)
     ),
@@ -792,6 +799,21 @@ def test_fused_projections_that_all_grow_are_fine() -> None:
     assert role(program, "both.weight") == ("hidden", 4, 4)
 
 
+SECOND: dict[str, Body] = {
+    "lerp": lambda m, x: torch.lerp(x, x.flip(1), m.w),
+    "clamp": lambda m, x: x.clamp(min=m.w, max=m.w + 1),
+    "atan2": lambda m, x: torch.atan2(x, m.w),
+    "maximum": lambda m, x: torch.maximum(x, m.w),
+    "mse_loss": lambda m, x: F.mse_loss(x, m.w.expand_as(x), reduction="none"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SECOND)
+def test_a_parameter_that_is_not_the_first_operand_is_used(name: str) -> None:
+    program = converted(lambda m, x: m.head(SECOND[name](m, x)), parameter(grows))
+    assert role(program, "w") == ("input", 1, 4)
+
+
 def test_unused_parameters_stay_as_they_are() -> None:
     program = converted(lambda m, x: m.head(x))
     (found,) = [d for d in program.diagnostics if d.code == "MUF205"]
@@ -830,3 +852,21 @@ def test_a_rule_of_one_s_own() -> None:
 
     program = converted(lambda m, x: m.head(torch.renorm(x, 2, 0, 1.0)), rules=RULES | table)
     assert changes(program) == []
+
+
+def test_a_rule_that_forgets_a_parameter_is_an_error_where_it_is_called() -> None:
+    table = RuleTable()
+
+    @table.rule("renorm")
+    def renorm(flow: Flow, node: fx.Node) -> Value:
+        return Magnitude()
+
+    def body(m: Any, x: Tensor) -> object:
+        return m.head(x + torch.renorm(m.lin.weight, 2, 0, 1.0)[0])
+
+    with pytest.raises(MufxError) as caught:
+        converted(body, rules=RULES | table)
+
+    (problem,) = caught.value.diagnostics
+    assert problem.code == "MUF202"
+    assert problem.message == "renorm uses lin.weight in a place that its rule does not know"

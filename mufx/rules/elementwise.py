@@ -97,7 +97,7 @@ def _weights(flow: Flow, a: Weight, b: Weight, first: Slot, second: Slot) -> Val
     )
 
 
-@ELEMENTWISE.rule("add", "sub", "rsub", "lerp", "logaddexp")
+@ELEMENTWISE.rule("add", "sub", "rsub", "logaddexp")
 def add(flow: Flow, node: fx.Node) -> Value:
     """A sum: equal ratios stay, unequal ones are each corrected; an eps or a mask adds nothing."""
     second: Slot = 1 if len(node.args) > 1 else "other"
@@ -122,6 +122,19 @@ def add(flow: Flow, node: fx.Node) -> Value:
         assert isinstance(term, Magnitude)
         terms[1] = term
     return together(flow, terms)
+
+
+@ELEMENTWISE.rule("lerp")
+def lerp(flow: Flow, node: fx.Node) -> Value:
+    """`a + share * (b - a)`."""
+    share = argument(node, 2, "weight")[0]
+    ends: tuple[Slot, Slot] = (0, argument(node, 1, "end")[0])
+    weights = [v for v in (flow.value(0), flow.value(ends[1])) if isinstance(v, Weight)]
+    if len(weights) == len(ends) and not flow.has(share):
+        return Weight.bent(*weights)
+    if flow.has(share):
+        flow.need(flow.magnitude(share), share)
+    return together(flow, [flow.magnitude(end) for end in ends])
 
 
 @ELEMENTWISE.rule("addcmul", "addcdiv")
@@ -172,21 +185,20 @@ _NONLINEAR = """
     asinh acosh atanh asin acos erf erfc erfinv clamp clamp_min clamp_max clip tanhshrink
     softshrink hardshrink threshold rpow logit lgamma digamma floor ceil round trunc frac
     fmod remainder sign sgn heaviside angle hypot logsumexp prod rrelu
-    special_i0
+    special_i0 local_response_norm
 """.split()
 
 
 @ELEMENTWISE.rule(*_NONLINEAR)
 def nonlinear(flow: Flow, node: fx.Node) -> Value:
-    """Keeps a size of 1 and no other: the operand must not change its size with width."""
-    slot: Slot = next(iter(range(len(node.args))), "input")
-    if _is_literal(node.args[0] if node.args else None) and len(node.args) > 1:
-        slot = 1
-    value = flow.value(slot)
-    if isinstance(value, Weight):
-        return Weight.bent(value)
-    assert isinstance(value, Magnitude)
-    flow.need(value, slot)
+    """Keeps a size of 1 and no other: the operands must not change their size with width."""
+    slots = [slot for slot in (*range(len(node.args)), *node.kwargs) if flow.has(slot)]
+    values = [flow.value(slot) for slot in slots if not flow.is_constant(slot)]
+    weights = [value for value in values if isinstance(value, Weight)]
+    if weights and len(weights) == len(values):
+        return Weight.bent(*weights)
+    for slot in slots:
+        flow.need(flow.magnitude(slot), slot)
     return Magnitude()
 
 

@@ -77,9 +77,16 @@ def _note_products(flow: Flow, node: fx.Node) -> None:
 
 @REDUCTIONS.rule("norm", "vector_norm", "linalg_norm", "linalg_vector_norm")
 def norm(flow: Flow, node: fx.Node) -> Value:
-    """The root of the sum of squares."""
+    """The root of the sum of squares, or of another power."""
     value, m = _reduced(flow, node, 2)
-    return flow.moved(value, math.sqrt(m))
+    p = argument(node, 1, "p" if operation(node) == "norm" else "ord")[1]
+    return flow.moved(value, _length(m, p))
+
+
+def _length(m: float, p: object) -> float:
+    """The length of a vector of m times as many entries; a name stands for a matrix's root."""
+    power = float(p) if isinstance(p, int | float) else 2.0
+    return m ** (1 / power) if power else m
 
 
 @REDUCTIONS.rule("var")
@@ -221,12 +228,12 @@ def batch_norm(flow: Flow, node: fx.Node) -> Value:
 
 @REDUCTIONS.rule("normalize")
 def normalize(flow: Flow, node: fx.Node) -> Value:
-    """Unit length over an axis of n entries makes each of them n**-1/2."""
+    """Unit length over an axis of n entries makes each of them n**-1/2, or by another power."""
     flow.magnitude(0)
     axes = flow.axes_of(0)
     dim = argument(node, 2, "dim")[1]
     m = growth(axes, dims(1 if dim is None else dim, len(axes)))
-    return flow.moved(Magnitude(), m**-0.5)
+    return flow.moved(Magnitude(), 1 / _length(m, argument(node, 1, "p")[1]))
 
 
 @REDUCTIONS.rule("cosine_similarity")
