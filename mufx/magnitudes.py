@@ -65,6 +65,7 @@ class Magnitude:
 
     `neutral` marks what may be added without a size of its own: a mask of 0 and -inf, an eps.
     `simplex` marks a softmax over an axis that grows: all entries shrink, but one may stay 1.
+    `sparse` marks those of which a fixed number is not 0, however many there are.
     `zero` marks a state before the first step, which stays 0 whatever it is multiplied with.
     """
 
@@ -72,6 +73,7 @@ class Magnitude:
     ways: Ways | None = None
     neutral: bool = False
     simplex: bool = False
+    sparse: bool = False
     zero: bool = False
 
     @property

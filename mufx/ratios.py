@@ -363,7 +363,7 @@ class Walk:
             ]
             return self.result_of(uses, weight, met, x, slot)
         grown = _product(tuple(self.axes(operand)[i] for i in contracted))
-        if met.simplex and same(met.ratio * grown, 1.0):  # an average of rows, as of a table
+        if met.sparse and same(met.ratio * grown, 1.0):  # a few rows, as of a table
             return self.used(weight, operand, "lookup", (), Magnitude(), None, slot)
         grows = any(self.axes(operand)[i].grows for i in contracted)
         if grows and (len(weight.names) != 1 or not weight.linear):

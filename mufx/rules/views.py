@@ -203,7 +203,7 @@ def scatter(flow: Flow, node: fx.Node) -> Value:
     axes, dim = flow.axes_of(0), argument(node, 1, "dim")[1]
     (axis,) = dims(dim, len(axes))
     if kept.zero and axes[axis].grows and not flow.axes_of(index)[axis].grows:
-        return replace(put, ratio=put.ratio / axes[axis].m, simplex=True)
+        return replace(put, ratio=put.ratio / axes[axis].m, simplex=True, sparse=True)
     return together(flow, [kept, put])
 
 
