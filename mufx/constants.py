@@ -14,10 +14,11 @@ from torch import fx
 from mufx.align import Trace
 from mufx.construction import Construction, is_random, run_nodes
 from mufx.diagnostics import Diagnostic, error, raise_errors
-from mufx.magnitudes import Magnitude, Rank, Site, SiteKind
+from mufx.magnitudes import ZERO, Magnitude, Rank, Site, SiteKind
 from mufx.recording import Recording
 from mufx.rules.table import operation
 from mufx.sizes import same
+from mufx.writing import written
 
 _TOO_LARGE = 2**25  # elements; a larger table is taken to have a size of its own
 _SAME_VALUE = frozenset(
@@ -61,6 +62,8 @@ class Constants:
         large = _evaluate(node, self.trace.recording, self.target)
         if small is None or large is None:
             return Magnitude()
+        if not (small.any() or large.any()):
+            return ZERO
         if _is_mask(large):
             return Magnitude(neutral=True)
         ratio = _ratio(small, large)
@@ -101,6 +104,9 @@ def _constant_nodes(graph: fx.Graph, parameters: set[str]) -> frozenset[str]:
         and n.args
         and any(i is not n.args[0] for i in n.all_input_nodes)
     }
+    for buffer, writers in written(graph).items():
+        if any(len(writer.all_input_nodes) > 1 for writer in writers):
+            overwritten.add(buffer)
     for node in graph.nodes:
         if node.op in ("placeholder", "output") or node in overwritten or is_random(node):
             continue

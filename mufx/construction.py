@@ -169,9 +169,18 @@ class _Construction(Recorder):
         if spelled is not None:
             with self:
                 return spelled(**kwargs)
+        if func is torch.Tensor.__deepcopy__:
+            return self._copied(*args)
         if func in _LEAVES_THE_GRAPH and args[0].is_meta:
             return func(self._evaluate(args[0], func), *args[1:], **kwargs)
         return super().__torch_function__(func, types, args, kwargs)
+
+    def _copied(self, tensor: torch.Tensor, memo: dict[int, torch.Tensor]) -> torch.Tensor:
+        """`copy.deepcopy` of a tensor: its own memory, once for all that share the tensor."""
+        if id(tensor) not in memo:
+            with self:
+                memo[id(tensor)] = tensor.detach().clone().requires_grad_(tensor.requires_grad)
+        return memo[id(tensor)]
 
     def perform(
         self, func: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]

@@ -65,12 +65,16 @@ class Magnitude:
 
     `neutral` marks what may be added without a size of its own: a mask of 0 and -inf, an eps.
     `simplex` marks a softmax over an axis that grows: all entries shrink, but one may stay 1.
+    `sparse` marks those of which a fixed number is not 0, however many there are.
+    `zero` marks a state before the first step, which stays 0 whatever it is multiplied with.
     """
 
     ratio: float = 1.0
     ways: Ways | None = None
     neutral: bool = False
     simplex: bool = False
+    sparse: bool = False
+    zero: bool = False
 
     @property
     def is_one(self) -> bool:
@@ -100,6 +104,9 @@ class Magnitude:
         ways = self.known_ways()
         literal = ways.get(Rank.GROWING) or ways.get(Rank.AFTER) or ways.get(Rank.BEFORE)
         return replace(self, ways={Rank.BEFORE: literal} if literal else None)
+
+
+ZERO = Magnitude(neutral=True, zero=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +174,8 @@ Value = Magnitude | Weight | Several
 
 def multiplied(*values: Magnitude) -> Magnitude:
     """The product of activations: ratios multiply, powers of a shared site add."""
+    if any(value.zero for value in values):
+        return ZERO
     ratio = 1.0
     for value in values:
         ratio *= value.ratio

@@ -12,18 +12,26 @@ product with a vector, is neither.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
+from typing import Any
 
-from torch import fx
+from torch import Tensor, fx
 
 from mufx.diagnostics import Diagnostic, Place, error
 from mufx.magnitudes import Magnitude
-from mufx.ratios import Use, Walk
+from mufx.ratios import Summed, Use, Walk
 from mufx.reaching import reached
-from mufx.rows import VIEWED, Flow, Rows
+from mufx.rows import Flow, Rows, numbered
 from mufx.rules import operation
+from mufx.rules.attention import FUSED
+from mufx.rules.contractions import CONTRACTIONS
+from mufx.rules.reductions import REDUCTIONS
+from mufx.rules.table import argument, dims
+from mufx.rules.views import VIEWED
 from mufx.sizes import Axis, Slot
+from mufx.writing import written
 
 
 @dataclass(frozen=True)
@@ -50,11 +58,11 @@ def computed_matrices(walk: Walk) -> Iterator[Diagnostic]:
     for s, parameter in _of_parameters_alone(walk, found):
         told.add(parameter)
         yield _refused(walk, parameter, s, s.left[0])
-    rows = Rows(walk.trace)
+    rows = _Entries(walk, axes=2)
     for use in walk.uses.values():
         if use.parameter in told:
             continue
-        flow = rows.of(use, products=2)
+        flow = rows.of(use)
         for s in found:
             made = _axes_made(rows, use, flow, s)
             left = next((i for i in s.left if {i, s.gone} <= made), None)
@@ -82,15 +90,97 @@ def _of_parameters_alone(walk: Walk, found: list[Sum]) -> Iterator[tuple[Sum, st
 
 def summed_entries(walk: Walk, parameters: Set[str]) -> dict[str, Place]:
     """Where what these parameters make is summed with an activation over an axis of their own."""
-    found, rows = list(sums(walk)), Rows(walk.trace)
+    found, rows = list(sums(walk)), _Entries(walk, axes=1)
     places: dict[str, Place] = {}
     for use in walk.uses.values():
         if found and use.parameter in parameters:
-            flow = rows.of(use, products=1)
+            flow = rows.of(use)
             met = [_place(walk, s) for s in found if s.gone in _axes_made(rows, use, flow, s)]
             if met:
                 places.setdefault(use.parameter, met[0])
     return places
+
+
+class _Entries(Rows):
+    """Follows what parameters make as far as an activation meets it, whatever is done to it.
+
+    Which row an entry was is not asked, only along which axes the rows run. Where they run along
+    so many as `axes` says, they are followed through operations with other activations as well.
+    """
+
+    def __init__(self, walk: Walk, *, axes: int) -> None:
+        super().__init__(walk.trace)
+        self.sums, self.rank = walk.sums, axes
+        self.buffers: dict[fx.Node, list[fx.Node]] = defaultdict(list)
+        for buffer, writers in written(walk.trace.graph).items():
+            for writer in writers:
+                self.buffers[writer].append(buffer)
+
+    def of(self, use: Use) -> Flow | None:
+        """The flow behind a use; one that writes a parameter into a tensor begins there."""
+        node = self.nodes.get(use.node)
+        buffers = self.buffers.get(node, ()) if node is not None else ()
+        if buffers and any(axis.grows for axis in use.kept):
+            return self.flow_from(buffers[0], self._whole(buffers[0]))
+        return super().of(use)
+
+    def followed(self, node: fx.Node, layout: Any) -> Iterator[tuple[fx.Node, Any]]:
+        """What uses a value, and the tensors that it is written into."""
+        yield from super().followed(node, layout)
+        for writer in (node, *node.users):
+            yield from ((buffer, self._whole(buffer)) for buffer in self.buffers.get(writer, ()))
+
+    def _whole(self, node: fx.Node) -> Tensor:
+        """Rows somewhere in a tensor: along all of its axes that grow."""
+        axes = self.trace.axes[node.name]
+        return numbered([a.target for a in axes], [i for i, a in enumerate(axes) if a.grows])
+
+    def passed(self, node: fx.Node, operand: fx.Node, layout: Any) -> Any:
+        """The layout of what an operation makes of its operand."""
+        made = super().passed(node, operand, layout)
+        if made is not None or len(_running(layout)) < self.rank:
+            return made
+        made = self.moved(node, operand, layout)
+        return self._spread(node, operand, layout) if made is None else made
+
+    def _spread(self, node: fx.Node, operand: fx.Node, layout: Any) -> Tensor | None:
+        """Behind what joins, picks or sums entries: they run along the axes that are left."""
+        sizes = [a.target for a in self.trace.axes.get(node.name, ())]
+        places = self._places(node, operand, layout.dim(), len(sizes))
+        along = [places[i] for i in _running(layout) if i in places]
+        along = sorted(i for i in along if sizes[i] > 1)
+        return numbered(sizes, along) if along else None
+
+    def _places(self, node: fx.Node, operand: fx.Node, rank: int, wanted: int) -> dict[int, int]:
+        """Where each axis of the operand is in the result, as far as it is there."""
+        name, axes = operation(node), range(rank)
+        if name in CONTRACTIONS:
+            found = self.sums.get(node.name)
+            return _labelled(found, operand, wanted) if found is not None else {}
+        if name in FUSED:
+            return {}
+        if name == "stack":
+            new = int(argument(node, 1, "dim")[1] or 0) % wanted
+            return {i: i + (i >= new) for i in axes}
+        if name in REDUCTIONS and wanted < rank:
+            gone = dims(argument(node, _DIM.get(name, 1), "dim")[1], rank)
+            left = [i for i in axes if i not in gone]
+            return {i: place for place, i in enumerate(left)} if len(left) == wanted else {}
+        return {i: i + wanted - rank for i in axes} if wanted >= rank else {}
+
+
+_DIM = dict.fromkeys(("norm", "linalg_norm", "vector_norm", "linalg_vector_norm"), 2)
+
+
+def _labelled(found: Summed, operand: fx.Node, rank: int) -> dict[int, int]:
+    labels = next((its for other, its in found.operands if other is operand), ())
+    return {i: found.result.index(x) for i, x in enumerate(labels) if x in found.result[:rank]}
+
+
+def _running(layout: object) -> list[int]:
+    """The axes along which rows run; none of several parts."""
+    strides = layout.stride() if isinstance(layout, Tensor) else ()
+    return [i for i, stride in enumerate(strides) if stride]
 
 
 def sums(walk: Walk) -> Iterator[Sum]:
@@ -142,8 +232,7 @@ def _axes_made(rows: Rows, use: Use, flow: Flow | None, found: Sum) -> set[int]:
     if found.operand is _used_in(rows.nodes[use.node], use.slot):
         return set(use.kept_at)
     region = flow.held.get(found.operand) if flow is not None else None
-    strides = region.layout.stride() if region is not None else ()
-    return {i for i, stride in enumerate(strides) if stride}
+    return set(_running(region.layout)) if region is not None else set()
 
 
 def _used_in(node: fx.Node, slot: Slot | None) -> object:

@@ -12,7 +12,7 @@ weights, sqrt(n) times (central limit theorem).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence, Set
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,10 +21,13 @@ from torch import fx
 from mufx.align import Trace
 from mufx.constants import Constants
 from mufx.diagnostics import Diagnostic, Place, error
-from mufx.magnitudes import Magnitude, Rank, Several, Site, SiteKind, Value, Weight
+from mufx.magnitudes import ZERO, Magnitude, Rank, Several, Site, SiteKind, Value, Weight
+from mufx.recording import Size
 from mufx.rules import Rule, operation
 from mufx.rules.table import Labelled
+from mufx.rules.views import VIEWED
 from mufx.sizes import Axis, Number, Slot, same
+from mufx.writing import written
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +94,15 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Summed:
-    """Activations that are multiplied and summed over `gone`, a label for each of their axes."""
+    """Activations that are multiplied and summed, with a label for each of their axes."""
 
     operands: tuple[tuple[fx.Node, tuple[str, ...]], ...]
-    gone: frozenset[str]
+    result: tuple[str, ...]
+
+    @property
+    def gone(self) -> frozenset[str]:
+        """The labels that are summed over."""
+        return frozenset(x for _, labels in self.operands for x in labels) - {*self.result}
 
 
 class _Restart(Exception):  # noqa: N818
@@ -117,6 +125,8 @@ class Walk:
         self.diagnostics: list[Diagnostic] = []
         self.values: MutableMapping[str, Value] = {}
         self.node: fx.Node = trace.graph._root
+        self.written = written(trace.graph)
+        self.writers = {w for writers in self.written.values() for w in writers}
         self.order = {node.name: i for i, node in enumerate(trace.graph.nodes)}
         self.parameters = frozenset(
             n for n, _ in constants.target.model.named_parameters(remove_duplicate=False)
@@ -148,12 +158,38 @@ class Walk:
         if node in self.constants:
             return Magnitude()  # measured where an activation meets it
         name = operation(node)
+        if self._counts() and name not in _SHARES:
+            return Magnitude()
         rule = self.rules.get(name)
         value = self._unknown(node, name) if rule is None else rule(self, node)
+        self._refuse_dropped(node, name, value)
+        if node in self.writers and isinstance(value, Magnitude):
+            self.need(value, 1)
+        if node in self.written and value == ZERO:
+            value = Magnitude()
         own = self.corrections.get(Site(SiteKind.RESULT, node.name))
         if own is not None and isinstance(value, (Magnitude, Weight)):
             value = replace(value, ratio=value.ratio * own)
         return value
+
+    def _refuse_dropped(self, node: fx.Node, name: str, value: Value) -> None:
+        """A parameter that a rule neither uses nor passes on stands where it does not look."""
+        if name in _ONLY_THE_SHAPE or self.diagnostics:
+            return
+        parts = value.items if isinstance(value, Several) else (value,)
+        passed = frozenset[str]().union(*(_all_names(part) for part in parts))
+        held = frozenset[str]().union(*(_all_names(self.item(n)) for n in node.all_input_nodes))
+        dropped = [n for n in sorted(held - passed) if (node.name, n) not in self.uses]
+        if dropped:
+            self.refuse(
+                f"{name} uses {', '.join(dropped)} in a place that its rule does not know",
+                "write it in single steps, or register a rule of your own for it",
+            )
+
+    def _counts(self) -> bool:
+        """Whether the node yields integers: places and counts, which are no magnitudes."""
+        value = self.trace.recording.values.get(self.node.name)
+        return value is not None and not (value.dtype.is_floating_point or value.dtype.is_complex)
 
     def _output(self, node: fx.Node) -> Value:
         for result in node.all_input_nodes:
@@ -245,11 +281,6 @@ class Walk:
         operand = self.argument(slot)
         return not isinstance(operand, fx.Node) or operand in self.constants
 
-    def counts(self) -> bool:
-        """Whether the node yields integers: places and counts, which are no magnitudes."""
-        value = self.trace.recording.values.get(self.node.name)
-        return value is not None and not (value.dtype.is_floating_point or value.dtype.is_complex)
-
     def axes(self, operand: Any) -> tuple[Axis, ...]:
         """The axes of a node."""
         return self.trace.axes.get(operand.name, ()) if isinstance(operand, fx.Node) else ()
@@ -267,12 +298,11 @@ class Walk:
         """A literal's magnitude, with itself as the site of a correction."""
         literal = self.argument(slot)
         found = self.trace.numbers.get((self.node.name, slot), default)
-        if not isinstance(literal, (int, float)) and default is None:
-            return Magnitude()
         site = Site(SiteKind.NUMBER, self.node.name, slot)
         ratio = self.corrections.get(site, 1.0)
         if found is None:
-            assert isinstance(literal, (int, float))
+            if not isinstance(literal, (int, float)):
+                return Magnitude()
             neutral = not 1e-3 < abs(literal) < 1e4
             return Magnitude(ratio, {Rank.AFTER: {site: 1.0}}, neutral)
         if not found.is_power:
@@ -285,12 +315,14 @@ class Walk:
                     place=self.place,
                 )
             )
+        if isinstance(literal, Size):  # of a width and a free size: it is written as it is
+            return Magnitude(found.ratio)
         rank = Rank.AFTER if same(found.ratio, 1.0) else Rank.GROWING
         return Magnitude(found.ratio * ratio, {rank: {site: 1.0}})
 
     def moved(self, value: Magnitude, factor: float, rank: Rank = Rank.RESULT) -> Magnitude:
         """`value` times a factor that this node brings in, correctable at its result."""
-        if same(factor, 1.0):
+        if same(factor, 1.0) or value.zero:
             return value
         site = Site(SiteKind.RESULT, self.node.name)
         return Magnitude(value.ratio * factor, {**value.known_ways(), rank: {site: 1.0}})
@@ -299,13 +331,13 @@ class Walk:
         """Reports that this use of a parameter has no rule."""
         self.diagnostics.append(error("MUF202", why, hint=hint, place=self.place))
 
-    def summed(self, operands: Sequence[Labelled], gone: Set[str]) -> None:
-        """Activations are multiplied and summed over the labels `gone` of their axes."""
+    def summed(self, operands: Sequence[Labelled], result: Sequence[str]) -> None:
+        """Activations are multiplied and summed over the labels that `result` lacks."""
         found = tuple(
             (operand if isinstance(operand, fx.Node) else self.argument(operand), tuple(labels))
             for operand, labels in operands
         )
-        self.sums[self.node.name] = Summed(found, frozenset(gone))
+        self.sums[self.node.name] = Summed(found, tuple(result))
 
     def inside(self, operand: Any, kind: str, contracted: tuple[int, ...] = ()) -> None:
         """A parameter is used inside a fused operation whose result has ratio 1."""
@@ -330,6 +362,9 @@ class Walk:
                 for f in weight.factors
             ]
             return self.result_of(uses, weight, met, x, slot)
+        grown = _product(tuple(self.axes(operand)[i] for i in contracted))
+        if met.sparse and same(met.ratio * grown, 1.0):  # a few rows, as of a table
+            return self.used(weight, operand, "lookup", (), Magnitude(), None, slot)
         grows = any(self.axes(operand)[i].grows for i in contracted)
         if grows and (len(weight.names) != 1 or not weight.linear):
             self.refuse(
@@ -394,6 +429,8 @@ class Walk:
         left_out = {*contracted, *shared} if contracts else set(contracted)
         kept_at = tuple(i for i in range(len(axes)) if i not in contracted)
         kept = tuple(axes[i] for i in kept_at)
+        own = self.trace.axes[self._node_of(name).name]
+        repeated = sum(a.grows for a in own) < sum(a.grows for a in axes)
         use = Use(
             name,
             self.node.name,
@@ -402,7 +439,7 @@ class Walk:
             contracts,
             any(a.grows for i, a in enumerate(axes) if i not in left_out),
             _product(gone),
-            _product(kept),
+            _product(own) / _product(gone) if repeated else _product(kept),
             self.place,
             gone,
             kept,
@@ -429,6 +466,9 @@ class Walk:
         return Magnitude()
 
 
+_SHARES = VIEWED | {"one_hot"}
+"""Of integers, what chooses among ever more entries as a softmax does."""
+
 _LOOKUPS = frozenset({"embedding", "embedding_bag", "getitem", "index_select", "gather", "index"})
 
 
@@ -437,7 +477,20 @@ def _product(axes: tuple[Axis, ...]) -> float:
 
 
 def _names(weight: Weight) -> str:
-    return ", ".join(sorted(weight.names | weight.gains))
+    return ", ".join(sorted(_all_names(weight)))
+
+
+def _all_names(value: Value) -> frozenset[str]:
+    return value.names | value.gains if isinstance(value, Weight) else frozenset()
+
+
+_ONLY_THE_SHAPE = frozenset(
+    """
+    zeros_like ones_like full_like empty_like rand_like randn_like randint_like new_zeros new_ones
+    new_full new_empty new_tensor expand_as view_as reshape_as type_as to size
+    """.split()
+)
+"""They look at no entry of a tensor, or at none of the one whose shape or type they take."""
 
 
 class Correct(Walk):
@@ -461,7 +514,7 @@ class Correct(Walk):
     def need(self, value: Magnitude, slot: Slot, wanted: float = 1.0) -> None:
         """Corrects the operand at the best site, and goes back there."""
         if value.is_unknown:
-            self._unknown_size(self.place)
+            self._unknown_size(value)
             return
         if same(value.ratio, wanted):
             return
@@ -485,7 +538,7 @@ class Correct(Walk):
         """Corrects an output at its site, or right after the node that made it."""
         place = self.trace.recording.origins[result.name].place
         if value.is_unknown:
-            self._unknown_size(place)
+            self._unknown_size(value)
             return
         if value.is_one:
             return
@@ -504,7 +557,8 @@ class Correct(Walk):
             )
         )
 
-    def _unknown_size(self, place: Place) -> None:
+    def _unknown_size(self, value: Magnitude) -> None:
+        chosen = min(value.known_ways()[Rank.UNKNOWN], key=lambda site: self.order[site.node])
         self.diagnostics.append(
             error(
                 "MUF301",
@@ -512,7 +566,7 @@ class Correct(Walk):
                 "of them shrink, or one stays as large as it is, so that no factor is right",
                 hint="divide what is chosen by its sum, or choose first and take the softmax of "
                 "what is chosen",
-                place=place,
+                place=self.trace.recording.origins[chosen.node].place,
             )
         )
 

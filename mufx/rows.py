@@ -10,7 +10,7 @@ written down.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final
@@ -25,6 +25,7 @@ from mufx.ratios import Use
 from mufx.recording import Size
 from mufx.rules import operation
 from mufx.rules.elementwise import ELEMENTWISE
+from mufx.rules.views import VIEWED
 from mufx.sizes import Axis
 
 
@@ -70,48 +71,35 @@ class Rows:
         self.order = {name: i for i, name in enumerate(self.nodes)}
         self.activations = _activations(trace)
 
-    def of(self, use: Use, *, products: int | None = None) -> Flow | None:
-        """The flow behind one use of a weight; `None` where its rows cannot be told apart.
-
-        Behind products with other activations it is followed if the rows run along so many
-        axes as `products` says.
-        """
+    def of(self, use: Use) -> Flow | None:
+        """The flow behind one use of a weight; `None` where its rows cannot be told apart."""
         node = self.nodes.get(use.node)
         grown = [a for a in use.kept if a.grows]
         if node is None or operation(node) != use.operation or not grown:
             return None
-        return self.behind(node, grown, products=products)
+        return self.behind(node, grown)
 
-    def behind(
-        self, node: fx.Node, rows: Sequence[Axis], *, products: int | None = None
-    ) -> Flow | None:
+    def behind(self, node: fx.Node, rows: Sequence[Axis]) -> Flow | None:
         """The flow of the axes of a value that have these sizes, which number its rows."""
         axes = self.trace.axes.get(node.name, ())
         if any(axes.count(row) != rows.count(row) for row in rows):
             return None
         places = [_places(axes, row)[rows[:i].count(row)] for i, row in enumerate(rows)]
-        strides = [0] * len(axes)
-        stride = 1
-        for i in reversed(places):
-            strides[i] = stride
-            stride *= axes[i].target
-        layout = _strided([a.target for a in axes], strides, 0)
-        return self._followed(node, layout, products)
+        return self.flow_from(node, numbered([a.target for a in axes], places))
 
-    def _followed(self, first: fx.Node, layout: Tensor, products: int | None) -> Flow:
+    def flow_from(self, first: fx.Node, layout: Tensor) -> Flow:
+        """The flow of the rows that a value holds."""
         layouts: dict[fx.Node, Any] = {first: layout}
         ends: dict[fx.Node, None] = {}
         waiting = [first]
         while waiting:
             node = waiting.pop()
-            for user in node.users:
-                mixed = products is not None and _runs_along(layouts[node]) >= products
-                made = self._passed(user, node, layouts[node], mixed)
+            for following, made in self.followed(node, layouts[node]):
                 if made is None:
                     ends[node] = None
-                elif user not in layouts:
-                    layouts[user] = made
-                    waiting.append(user)
+                elif following not in layouts:
+                    layouts[following] = made
+                    waiting.append(following)
         order = sorted(layouts, key=lambda n: self.order[n.name])
         held = {n: self._region(n, layouts[n]) for n in order if isinstance(layouts[n], Tensor)}
         return Flow(held, tuple(region for n, region in held.items() if n in ends))
@@ -126,14 +114,22 @@ class Rows:
         )
         return Region(node, self.trace.recording.origins[node.name].place, size, layout)
 
-    def _passed(self, node: fx.Node, operand: fx.Node, layout: Any, mixed: bool) -> Any:
+    def followed(self, node: fx.Node, layout: Any) -> Iterator[tuple[fx.Node, Any]]:
+        """What uses a value, and the layout there."""
+        for user in node.users:
+            yield user, self.passed(user, node, layout)
+
+    def passed(self, node: fx.Node, operand: fx.Node, layout: Any) -> Any:
         """The layout of what an operation makes of its operand; `None` where it does more."""
-        name = operation(node)
         others = [n for n in node.all_input_nodes if n is not operand]
-        alone = not any(n in self.activations for n in others)
-        if not (alone or mixed) or not node.op.startswith("call_"):
+        if any(n in self.activations for n in others):
             return None
-        if name in VIEWED and not others:
+        return self.moved(node, operand, layout)
+
+    def moved(self, node: fx.Node, operand: fx.Node, layout: Any) -> Any:
+        """The same, whatever the other operands are."""
+        name = operation(node)
+        if name in VIEWED and node.all_input_nodes == [operand]:
             return _viewed(node, operand, layout)
         if name in _IN_PLACE_OF or self._is_depthwise(node, operand):
             return self._mapped(node, layout)
@@ -177,17 +173,16 @@ def _places(axes: Sequence[Axis], wanted: Axis) -> list[int]:
     return [i for i, axis in enumerate(axes) if axis == wanted]
 
 
-def _strided(sizes: Sequence[int], strides: Sequence[int], offset: int) -> Tensor:
-    return torch.empty(0, device="meta").as_strided(sizes, strides, offset)
+def numbered(sizes: Sequence[int], along: Sequence[int]) -> Tensor:
+    """Rows that run along some axes of a value of these sizes, the last of them fastest."""
+    strides = [0] * len(sizes)
+    stride = 1
+    for i in reversed(along):
+        strides[i] = stride
+        stride *= sizes[i]
+    return torch.empty(0, device="meta").as_strided(sizes, strides)
 
 
-VIEWED = frozenset(
-    """
-    view reshape flatten unflatten squeeze unsqueeze transpose swapaxes swapdims movedim moveaxis
-    permute t expand narrow select slice unbind split split_with_sizes chunk tensor_split getitem
-    diagonal
-    """.split()
-)
 _IN_PLACE_OF = frozenset(ELEMENTWISE) | frozenset(
     """
     relu leaky_relu identity dropout dropout1d dropout2d dropout3d alpha_dropout contiguous clone
@@ -195,11 +190,6 @@ _IN_PLACE_OF = frozenset(ELEMENTWISE) | frozenset(
     instance_norm normalize cumsum
     """.split()
 )
-
-
-def _runs_along(layout: object) -> int:
-    """Along how many axes the rows run."""
-    return sum(s != 0 for s in layout.stride()) if isinstance(layout, Tensor) else 0
 
 
 def _numbers(layout: Tensor) -> Tensor:

@@ -71,12 +71,18 @@ class _Cut:
 _TAKE_PARTS = frozenset({"getitem", "narrow", "slice"})
 _CHOOSE = frozenset({"topk", "kthvalue", "max", "min"})
 """Their results are parts as well, but of whichever entries are the largest."""
+_ONLY_THE_SHAPE = frozenset(
+    "zeros_like ones_like full_like empty_like rand_like randn_like new_zeros new_ones".split()
+)
+"""They look at no entry of their operand."""
 
 
 def _cuts(rows: Rows) -> Iterator[_Cut]:
     axes = rows.trace.axes
     for node in rows.nodes.values():
         if node not in rows.activations or operation(node) not in _TAKE_PARTS:
+            continue
+        if all(operation(user) in _ONLY_THE_SHAPE for user in node.users):
             continue
         source = node.all_input_nodes[0]
         if operation(source) in _CHOOSE:
@@ -208,17 +214,23 @@ def _operand(node: fx.Node, slot: Slot) -> object:
 def _joined(rows: Rows) -> Iterator[tuple[str, Axis]]:
     """The nodes that take parts side by side which all grow, each by its own factor.
 
-    A sum over all of them has as many times more terms as the whole axis is longer.
+    A sum over all of them has as many times more terms as the whole axis is longer. A part may be
+    joined of such parts itself.
     """
+    joined: set[tuple[fx.Node, Axis]] = set()
     for node in rows.nodes.values():
         axes = rows.trace.axes.get(node.name, ())
         if operation(node) not in ("cat", "concat", "concatenate") or not axes:
             continue
         parts: Any = argument(node, 0, "tensors")[1]
         dim = int(argument(node, 1, "dim")[1] or 0) % len(axes)
-        even = all(rows.trace.axes[p.name][dim].grows for p in parts)
-        flow = rows.behind(node, [axes[dim]]) if even and axes[dim].grows else None
-        for end in flow.ends if flow is not None else ():
+        sizes = [(p, rows.trace.axes[p.name][dim]) for p in parts]
+        even = all(size.grows and (size.is_power or (p, size) in joined) for p, size in sizes)
+        flow = rows.behind(node, [axes[dim]]) if even else None
+        if flow is None:
+            continue
+        joined.update((n, region.size) for n, region in flow.held.items())
+        for end in flow.ends:
             yield from ((user.name, end.size) for user in end.node.users)
 
 

@@ -678,6 +678,17 @@ class Refusal:
 
 KEEP_FIXED = "keep one of these two sizes fixed"
 
+THEN: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "as it is": lambda w: w,
+    "joined of parts": lambda w: torch.cat([w[:, :2], w[:, 2:]], 1),
+    "stacked and summed": lambda w: torch.stack([w, w.roll(1, -1)], -1).sum(-1),
+    "masked": lambda w: torch.where(w > 0, w, torch.zeros_like(w)).tril(),
+    "normed by a softmax": lambda w: w.softmax(-1),
+    "repeated and averaged": lambda w: w[:, None].repeat(1, 2, 1, 1).mean(1),
+    "times a style": lambda w: torch.einsum("bij,bj->bij", w, w.mean(1)),
+}
+"""What is done to a weight before it is used."""
+
 REFUSALS = (
     Refusal(
         "experts, and how many of them a token has, grow together",
@@ -693,14 +704,13 @@ REFUSALS = (
         M.experts,
         {"d": (16, 64), "experts": (4, 8)},
         "MUF301",
-        "return self.last(x + self.piece(x))",
+        "weights, chosen = self.router(x).softmax(-1).topk(self.chosen, dim=-1)",
         "divide what is chosen by its sum",
         {"ff": 8, "normed": False},
     ),
     *(
         Refusal(f"{what} makes a weight", build, {"d": (16, 64)}, "MUF202", line, KEEP_FIXED)
         for what, build, line in (
-            ("a layer", M.hypernetwork, 'return torch.einsum("btj,bij->bti", x, weight).tanh()'),
             (
                 "a style",
                 M.modulated,
@@ -709,7 +719,22 @@ REFUSALS = (
             ("a lookup", M.relations, 'return torch.einsum("btj,tij->bti", x, weight).tanh()'),
             ("a product", M.spelled_out, "return (x.unsqueeze(-2) * self.weight).sum(-1)"),
             ("a norm", M.standardized, "return F.linear(x, rows)"),
+            ("a mixture", M.mixed, "return x @ weight"),
+            ("a triangle", M.triangular, "return x @ whole"),
+            ("a block", M.blocks, "return x @ whole"),
         )
+    ),
+    *(
+        Refusal(
+            f"a layer makes a weight, {name}",
+            M.hypernetwork,
+            {"d": (16, 64)},
+            "MUF202",
+            'return torch.einsum("btj,bij->bti", x, weight).tanh()',
+            KEEP_FIXED,
+            {"then": then},
+        )
+        for name, then in THEN.items()
     ),
     Refusal(
         "weights that are not linear in a parameter",

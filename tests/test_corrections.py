@@ -218,6 +218,13 @@ NEUTRAL: dict[str, Body] = {
         x * torch.rsqrt((x * x).mean(-1, keepdim=True) + 1e-5)
     ),
     "norm, then sqrt": lambda m, x: m.head(x / x.norm(dim=-1, keepdim=True) * m.d**0.5),
+    "norm of another power": lambda m, x: m.head(
+        x / x.norm(p=1, dim=-1, keepdim=True) * m.d
+    ),
+    "largest entry": lambda m, x: m.head(
+        x / torch.linalg.vector_norm(x, float("inf"), dim=-1, keepdim=True)
+    ),
+    "normalize by another power": lambda m, x: m.head(F.normalize(x, p=1, dim=-1) * m.d),
     "norm with an eps": lambda m, x: m.head(
         x / (x.norm(dim=-1, keepdim=True) * m.d**-0.5 + 1e-6)
     ),
@@ -249,6 +256,28 @@ def test_an_embedding_times_sqrt_of_width_keeps_its_base_value() -> None:
     assert changes(program) == ["sqrt(64) -> sqrt(16)"]
 
 
+def test_a_number_of_width_in_a_place_is_left_alone() -> None:
+    """Row r of a table of as many rows as width**2: the place of an entry, not its size."""
+
+    def init(m: Any, d: int) -> None:
+        m.pairs = nn.Embedding(d * d, d)
+
+    def body(m: Any, x: Tensor) -> object:
+        first, second = x.argmax(-1), (-x).argmax(-1)
+        return m.head(m.pairs(first * m.d + second + m.d // 2))
+
+    program = converted(body, init)
+    assert changes(program) == []
+    assert role(program, "pairs.weight") == ("input", 1, 64)
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_a_width_in_a_product_with_a_free_size_counts(power: int) -> None:
+    """The mean over features and tokens of products is divided by the size of both."""
+    program = converted(lambda m, x: (x * x).sum((1, 2)) / (x.shape[1] * x.shape[2]) ** power)
+    assert changes(program) == ([] if power == 1 else ["1 -> 4"])
+
+
 def test_a_position_table_times_a_root_keeps_its_base_value() -> None:
     def init(m: Any, d: int) -> None:
         m.positions = nn.Parameter(torch.randn(9, d) * 0.02)
@@ -271,6 +300,187 @@ def test_a_softmax_over_width_is_brought_back() -> None:
     program = converted(lambda m, x: m.head(m.lin(x).softmax(-1)))
     assert changes(program) == ["1 -> 4"]
     assert codes(program) == {"MUF304"}
+
+
+def scattered(x: Tensor) -> Tensor:
+    values, places = x.relu().topk(2, -1)
+    return torch.zeros_like(x).scatter(-1, places, values)
+
+
+SHARES: dict[str, Callable[[Tensor], Tensor]] = {
+    "gumbel_softmax": lambda x: F.gumbel_softmax(x),
+    "one_hot": lambda x: F.one_hot(x.argmax(-1), x.shape[-1]).transpose(0, 1).float(),
+    "scatter": scattered,
+}
+
+
+@pytest.mark.parametrize("name", SHARES)
+def test_a_few_rows_that_are_chosen_are_a_table_s(name: str) -> None:
+    """However many there are: what comes out is as large as one of them."""
+
+    def init(m: Any, d: int) -> None:
+        m.rows = nn.Parameter(torch.randn(2 * d, d))
+        m.logits = nn.Linear(d, 2 * d)
+
+    program = converted(lambda m, x: m.head(SHARES[name](m.logits(x)) @ m.rows), init)
+    assert role(program, "rows") == ("input", 1, 16)
+    assert changes(program) == []
+
+
+def places(m: Any, x: Tensor) -> Tensor:
+    return (torch.arange(m.d) % 3)[None, :, None].expand_as(x.mT)
+
+
+ADDED: dict[str, tuple[Body, list[str]]] = {
+    "index_add": (
+        lambda m, x: x.new_zeros(2, 3, 5).index_add(1, torch.arange(m.d) % 3, x.mT),
+        ["1 -> 0.25"],
+    ),
+    "scatter_add": (
+        lambda m, x: x.new_zeros(2, 3, 5).scatter_add(1, places(m, x), x.mT),
+        ["1 -> 0.25"],
+    ),
+    "a sum": (
+        lambda m, x: x.new_zeros(2, 3, 5).scatter_reduce(1, places(m, x), x.mT, "sum"),
+        ["1 -> 0.25"],
+    ),
+    "a mean": (
+        lambda m, x: x.new_zeros(2, 3, 5).scatter_reduce(1, places(m, x), x.mT, "mean"),
+        [],
+    ),
+    "a softmax's shares": (
+        lambda m, x: x.new_zeros(2, 3, 5).index_add(
+            1, torch.arange(m.d) % 3, x.softmax(-1).mT
+        ),
+        [],
+    ),
+    "to others": (
+        lambda m, x: m.emb(tokens())[:, :3, :5].index_add(1, torch.arange(m.d) % 3, x.mT),
+        ["1 -> 0.25"],
+    ),
+    "rows of as many": (
+        lambda m, x: m.head(torch.zeros_like(x).index_add(1, torch.tensor([0, 0, 1, 1, 1]), x)),
+        [],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ADDED)
+def test_ever_more_entries_that_are_added_to_each_other_are_a_sum(name: str) -> None:
+    body, expected = ADDED[name]
+    assert changes(converted(body)) == expected
+
+
+LOSSES: dict[str, tuple[Body, list[str]]] = {
+    "a mean over features": (lambda m, x: F.mse_loss(m.lin(x), x.detach()), []),
+    "a sum over features": (
+        lambda m, x: F.mse_loss(m.lin(x), x.detach(), reduction="sum"),
+        ["1 -> 0.25"],
+    ),
+    "a divergence from shares": (
+        lambda m, x: F.kl_div(
+            m.lin(x).log_softmax(-1), x.softmax(-1), reduction="batchmean"
+        ),
+        [],
+    ),
+    "a divergence": (
+        lambda m, x: F.kl_div(m.lin(x).log_softmax(-1), x.sigmoid(), reduction="batchmean"),
+        ["1 -> 0.25"],
+    ),
+    "a target that grows": (
+        lambda m, x: F.l1_loss(m.head(x), (x * x).sum(-1, keepdim=True).expand(2, 5, 3)),
+        ["1 -> 0.25"],
+    ),
+    "a distance": (lambda m, x: F.pairwise_distance(m.lin(x), x), ["1 -> 0.5"]),
+    "a distance of another power": (
+        lambda m, x: F.pairwise_distance(m.lin(x), x, p=1.0),
+        ["1 -> 0.25"],
+    ),
+    "a margin": (
+        lambda m, x: F.triplet_margin_loss(m.lin(x), x, x.flip(1)),
+        ["1 -> 0.5"] * 3,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_over_features_is_corrected_where_it_grows(name: str) -> None:
+    body, expected = LOSSES[name]
+    assert changes(converted(body)) == expected
+
+
+def test_weights_of_a_bag_count() -> None:
+    def body(m: Any, x: Tensor) -> object:
+        shares = (x * x).sum(-1)
+        rows = torch.zeros(2, 5, dtype=torch.long)
+        return m.head(F.embedding_bag(rows, m.emb.weight, mode="sum", per_sample_weights=shares))
+
+    assert changes(converted(body)) == ["1 -> 0.25"]
+
+
+def test_the_logarithm_of_a_softmax_over_width_keeps_its_size() -> None:
+    assert changes(converted(lambda m, x: m.head(m.lin(x).log_softmax(-1)))) == []
+
+
+def test_a_block_diagonal_of_parameters_is_refused() -> None:
+    block_diag: Any = torch.block_diag
+
+    def body(m: Any, x: Tensor) -> object:
+        return torch.cat([x, x], -1) @ block_diag(m.lin.weight, m.w)
+
+    found = refused(body, "block_diag", parameter(grows, grows))
+    assert "a weight computed from lin.weight, w" in found
+
+
+Write = Callable[[Tensor, int, Tensor], object]
+
+
+def add(buffer: Tensor, t: int, logits: Tensor) -> object:
+    return buffer[:, t].add_(logits)
+
+
+def add_in_place(buffer: Tensor, t: int, logits: Tensor) -> object:
+    buffer[:, t] += logits
+    return buffer
+
+
+def fill(buffer: Tensor, t: int, logits: Tensor) -> object:
+    buffer[:, t] = logits
+    return buffer
+
+
+def copy(buffer: Tensor, t: int, logits: Tensor) -> object:
+    return buffer.transpose(0, 1)[t].copy_(logits)
+
+
+@pytest.mark.parametrize("write", [add, add_in_place, fill, copy])
+@pytest.mark.parametrize("make", [torch.zeros, torch.empty])
+def test_what_is_written_into_a_tensor_keeps_its_size(
+    write: Write, make: Callable[..., Tensor]
+) -> None:
+    def body(m: Any, x: Tensor) -> object:
+        logits = make(2, 5, 5)
+        for t in range(5):
+            write(logits, t, (x[:, t : t + 1] * x).sum(-1))
+        return m.head(logits.softmax(-1) @ x)
+
+    assert changes(converted(body)) == ["1 -> 0.25"] * 5
+
+
+@pytest.mark.parametrize(
+    "width", [lambda m, x: x.new_zeros(2, m.d, m.d), lambda m, x: torch.zeros(x.shape[0], m.d, m.d)]
+)
+def test_a_state_is_nothing_before_its_first_step(width: Callable[[Any, Tensor], Tensor]) -> None:
+    """What it has of the keys' size it gets with them: k, of unit length, reads what k wrote."""
+
+    def body(m: Any, x: Tensor) -> object:
+        keys, state, out = F.normalize(m.lin(x), dim=-1), width(m, x), list[Tensor]()
+        for t in range(3):
+            out.append(x[:, t] - torch.einsum("bd,bde->be", keys[:, t], state))
+            state = state * 0.9 + keys[:, t, :, None] * out[-1][:, None]
+        return m.head(torch.stack(out, 1))
+
+    assert changes(converted(body)) == []
 
 
 def test_a_learned_temperature_is_a_scalar() -> None:
@@ -588,6 +798,21 @@ def test_fused_projections_that_all_grow_are_fine() -> None:
     assert role(program, "both.weight") == ("hidden", 4, 4)
 
 
+SECOND: dict[str, Body] = {
+    "lerp": lambda m, x: torch.lerp(x, x.flip(1), m.w),
+    "clamp": lambda m, x: x.clamp(min=m.w, max=m.w + 1),
+    "atan2": lambda m, x: torch.atan2(x, m.w),
+    "maximum": lambda m, x: torch.maximum(x, m.w),
+    "mse_loss": lambda m, x: F.mse_loss(x, m.w.expand_as(x), reduction="none"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SECOND)
+def test_a_parameter_that_is_not_the_first_operand_is_used(name: str) -> None:
+    program = converted(lambda m, x: m.head(SECOND[name](m, x)), parameter(grows))
+    assert role(program, "w") == ("input", 1, 4)
+
+
 def test_unused_parameters_stay_as_they_are() -> None:
     program = converted(lambda m, x: m.head(x))
     (found,) = [d for d in program.diagnostics if d.code == "MUF205"]
@@ -626,3 +851,21 @@ def test_a_rule_of_one_s_own() -> None:
 
     program = converted(lambda m, x: m.head(torch.renorm(x, 2, 0, 1.0)), rules=RULES | table)
     assert changes(program) == []
+
+
+def test_a_rule_that_forgets_a_parameter_is_an_error_where_it_is_called() -> None:
+    table = RuleTable()
+
+    @table.rule("renorm")
+    def renorm(flow: Flow, node: fx.Node) -> Value:
+        return Magnitude()
+
+    def body(m: Any, x: Tensor) -> object:
+        return m.head(x + torch.renorm(m.lin.weight, 2, 0, 1.0)[0])
+
+    with pytest.raises(MufxError) as caught:
+        converted(body, rules=RULES | table)
+
+    (problem,) = caught.value.diagnostics
+    assert problem.code == "MUF202"
+    assert problem.message == "renorm uses lin.weight in a place that its rule does not know"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -145,7 +146,24 @@ class CausalDecoder(nn.Module):
         return result
 
 
+class Taught(nn.Module):
+    """A teacher is a copy of the student, buffers included; it is not trained."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        norm = nn.BatchNorm1d(5, track_running_stats=True)
+        self.student = nn.Sequential(nn.Linear(8, width), norm, nn.Linear(width, 4))
+        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            wanted: Tensor = self.teacher(x)
+        distance: Tensor = self.student(x) - wanted
+        return distance
+
+
 MODELS: tuple[Build, ...] = (
+    Taught,
     CausalEncoder,
     CausalDecoder,
     LearnedQueries,

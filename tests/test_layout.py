@@ -26,6 +26,11 @@ LONG = " + ".join(f"number_{i}" for i in range(12))
         f"x = [{LONG}]",
         f"x = all(({LONG}) > 2 for _ in range(3))",
         f'x = call("(", {LONG})',
+        f"x = y + ({LONG}) * z",
+        f"x = torch.cos(({LONG}).sin())",
+        f"x = f(({LONG},))",
+        f"x = f({LONG}, ({LONG}))",
+        f"return nn.ModuleList({LONG} for _ in range(4))",
     ],
 )
 @pytest.mark.parametrize("indent", ["", "        "])

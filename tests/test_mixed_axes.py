@@ -44,6 +44,57 @@ def test_what_rounding_adds_is_not() -> None:
     assert codes(condition=1) == []
 
 
+class Timed(nn.Module):
+    """The time is one number beside the features, and as many rows as they are."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(20, width)
+        self.second = nn.Linear(width, width)
+        self.time = nn.Linear(1, width)
+        self.last = nn.Linear(width, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x).relu()
+        time = self.time(torch.full_like(hidden[..., :1], 0.5))
+        logits: Tensor = self.last((self.second(hidden) + time).relu())
+        return logits
+
+
+def test_a_part_of_which_only_the_shape_is_taken_reads_nothing_out() -> None:
+    source = from_callable(Timed, (torch.randn(2, 20),), {"width": 64}, {"width": 256})
+    assert mufx.run(mufx.trace(source)).diagnostics == ()
+
+
+class Dense(nn.Module):
+    """Every layer sees what all layers before it made, as in a DenseNet."""
+
+    def __init__(self, width: int, first: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(20, first)
+        self.layers = nn.ModuleList(nn.Linear(first + i * width, width) for i in range(3))
+        self.last = nn.Linear(first + 3 * width, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for layer in self.layers:
+            x = torch.cat([x, layer(x).relu()], -1)
+        logits: Tensor = self.last(x)
+        return logits
+
+
+@pytest.mark.parametrize(("first", "warned"), [((8, 8), 3), ((8, 16), 0), ((8, 32), 0)])
+def test_a_part_of_fixed_size_stays_one_in_every_sum_of_parts(
+    first: tuple[int, int], warned: int
+) -> None:
+    base, target = ({"width": w, "first": f} for w, f in zip((4, 16), first, strict=True))
+    source = from_callable(Dense, (torch.randn(2, 20),), base, target)
+
+    found = mufx.run(mufx.trace(source)).diagnostics
+
+    assert [d.code for d in found] == ["MUF206"] * warned
+
+
 class Sliced(nn.Module):
     """Three of a layer's outputs are the model's."""
 

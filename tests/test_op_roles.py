@@ -251,7 +251,48 @@ ATTENTION = (
     ),
 )
 
-CASES = (*RECURRENT, *PRODUCTS, *CONVOLUTIONS, *LOOKUPS, *ATTENTION)
+MADE = (
+    Case(
+        "two weights of a state space, summed over a state of fixed size",
+        weight(a=lambda d, e, f: (d, 3), c=lambda d, e, f: (d, 3), mix=lambda d, e, f: (e, d)),
+        lambda m, x: F.linear(
+            x * torch.einsum("dn,dnt->td", m.c, torch.exp(m.a[..., None] * torch.arange(5))), m.mix
+        ),
+        {"a": ("input", 1, D), "c": ("input", 1, D), "mix": ("hidden", D, E)},
+    ),
+    Case(
+        "complex numbers of two vectors",
+        weight(re=lambda d, e, f: (d,), im=lambda d, e, f: (d,), mix=lambda d, e, f: (e, d)),
+        lambda m, x: F.linear((x * torch.complex(m.re, m.im)).abs(), m.mix),
+        {"re": ("input", 1, D), "im": ("input", 1, D), "mix": ("hidden", D, E)},
+    ),
+    Case(
+        "complex numbers of a layer and a vector",
+        weight(im=lambda d, e, f: (d,), mix=lambda d, e, f: (e, d)),
+        lambda m, x: F.linear(torch.complex(x, m.im.expand_as(x)).abs(), m.mix),
+        {"im": ("input", 1, D), "mix": ("hidden", D, E)},
+    ),
+    Case(
+        "vectors that are spread along each other",
+        weight(u=lambda d, e, f: (d, 1), v=lambda d, e, f: (1, e)),
+        lambda m, x: (x[..., None] + (m.u + m.v)).mean(-2),
+        {"u": ("input", 1, D), "v": ("input", 1, E)},
+    ),
+    Case(
+        "a vector repeated as often as there are features",
+        weight(v=lambda d, e, f: (e,)),
+        lambda m, x: (x[..., None] + m.v.expand(m.d, -1)).mean(-2),
+        {"v": ("input", 1, E)},
+    ),
+    Case(
+        "angles",
+        weight(angle=lambda d, e, f: (d,), mix=lambda d, e, f: (e, d)),
+        lambda m, x: F.linear(torch.polar(x, m.angle.expand_as(x)).real, m.mix),
+        {"angle": ("input", 1, D), "mix": ("hidden", D, E)},
+    ),
+)
+
+CASES = (*RECURRENT, *PRODUCTS, *CONVOLUTIONS, *LOOKUPS, *ATTENTION, *MADE)
 
 
 def converted(case: Case) -> Program:

@@ -32,12 +32,14 @@ from sqlalchemy import make_url
 from typer.testing import CliRunner
 
 from mufx import cli
-from mufx.diagnostics import MufxError
+from mufx.diagnostics import MufxError, Place
 from mufx.discovery import find
+from mufx.inputs import Inputs
 from mufx.loading import import_file
 from mufx.report import GroupRow
 from mufx.source import load
 from mufx.sweep import extra, plot, text
+from mufx.sweep.batches import Loss
 from mufx.sweep.estimates import Center, center_of, fitted, vertex
 from mufx.sweep.neighbours import digest_of
 from mufx.sweep.objective import Objective
@@ -239,6 +241,22 @@ def test_batches_that_cannot_be_used_are_refused(name: str, said: str) -> None:
     assert said in refused
     assert refused.startswith(f"{MODEL}:")
     assert "hint: " in refused
+
+
+@pytest.mark.parametrize("inputs", [((0,), {}), ((), {"input": 0})])
+@pytest.mark.parametrize("named", [False, True])
+def test_a_batch_gives_arguments_by_position_whatever_the_example_inputs_do(
+    inputs: tuple[tuple[object, ...], dict[str, object]], named: bool
+) -> None:
+    loss, model = Loss.of(inputs, Place("model.py", 1)), torch.nn.Linear(3, 4)
+    x, target = torch.randn(2, 3), torch.tensor([0, 3])
+    by_name = named and not inputs[0]
+    batch: Inputs = ((target,), {"input": x}) if by_name else ((x, target), {})
+
+    found = loss(model, batch)
+
+    torch.testing.assert_close(found, torch.nn.functional.cross_entropy(model(x), target))
+    assert loss.arguments(batch) == (((), {"input": x}) if by_name else ((x,), {}))
 
 
 @pytest.mark.parametrize(

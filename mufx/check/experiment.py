@@ -48,9 +48,8 @@ class Experiment:
         device = self.models.device
         knobs = self.models.widths[width]
         first, *rest = self.feed.batches(seed, self.request.steps + 1, device, knobs)
-        args, kwargs = first
-        probe = args[: self.feed.loss.positional], kwargs
         loss = self.feed.loss
+        probe = loss.arguments(first)
         small, own = first_step(*self._made(variant, width, seed), loss, first, probe, seed)
         done = run(*self._made(variant, width, seed), loss, rest, probe, seed)
         return replace(done, first=small, own=own)
@@ -102,7 +101,7 @@ def planned(
     _check_base(source, list(models.widths), place)
     for width, knobs in models.widths.items():
         _check_width(models, width, knobs, place)
-    loss = Loss(len(source.inputs(BATCH, source.base)[0]), place)
+    loss = Loss.of(source.inputs(BATCH, source.base), place)
     fed = feed(source, data, request.batch, loss)
     if fed.classes is not None:
         _check_classes(models.conversion(models.widths[max(models.widths)]), place)

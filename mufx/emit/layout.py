@@ -35,7 +35,7 @@ _GENERATES = " for _ in range("
 def _is_call(code: str, opened: int) -> bool:
     """Whether a bracket takes arguments: one that groups or indexes would make a tuple of `a,`."""
     before = code[:opened]
-    return code[opened] == "(" and (before[-1:].isidentifier() or before.endswith((")", "]")))
+    return code[opened] == "(" and (before[-1:].isalnum() or before.endswith(("_", ")", "]")))
 
 
 def _outermost(code: str) -> tuple[int, int] | None:

@@ -37,17 +37,18 @@ def contraction(
     """
     values = [flow.value(slot) for slot, _ in operands]
     weights = [i for i, v in enumerate(values) if isinstance(v, Weight)]
-    contracted = {label for _, labels in operands for label in labels} - set(result)
     if not weights:
-        return _activations(flow, operands, contracted, scale)
+        return _activations(flow, operands, result, scale)
     if len(weights) == 1:
         (w,) = weights
-        value = _one_weight(flow, operands[w], [*operands[:w], *operands[w + 1 :]], contracted)
+        value = _one_weight(flow, operands[w], [*operands[:w], *operands[w + 1 :]], result)
         return scaled(flow, value, scale, 1) if scale is not None else value
     if len(weights) == len(operands) == 2:
         product = _product_of_weights(flow, operands, result)
         if product is not None:
             return product
+    if len(weights) == len(operands) and not _sums_what_grows(flow, operands, result):
+        return Weight.bent(*(v for v in values if isinstance(v, Weight)))
     flow.refuse(
         "several parameters are multiplied with each other before an activation meets them",
         "apply them to the activation one after the other",
@@ -59,12 +60,13 @@ def _one_weight(
     flow: Flow,
     held: tuple[Slot, Labels],
     others: Sequence[tuple[Slot, Labels]],
-    contracted: set[str],
+    result: Labels,
 ) -> Value:
     """A weight meets activations: they are multiplied first, and what comes out meets it."""
     slot, labels = held
     weight = flow.value(slot)
     assert isinstance(weight, Weight)
+    contracted = _contracted([held, *others], result)
     axes = tuple(i for i, label in enumerate(labels) if label in contracted)
     if not others:
         return replace(weight, factors=()) if not axes else Weight.bent(weight)
@@ -76,12 +78,21 @@ def _one_weight(
     if not any(grown <= set(row) for _, row in others):
         _refuse_joint(flow)
         return Magnitude()
-    joint, m = _multiplied(flow, others, contracted - set(labels))
+    joint, m = _multiplied(flow, others, [*result, *sorted(contracted & set(labels))])
     found = flow.moved(joint, m)
     ways = dict(found.known_ways())
     ways.pop(Rank.RESULT, None)  # the result of this node is what the weight makes of it
     joint = replace(found, ways=ways or None)
     return flow.contract(weight, slot, axes, others[0][0], shared, joint)
+
+
+def _sums_what_grows(flow: Flow, operands: Sequence[tuple[Slot, Labels]], result: Labels) -> bool:
+    grown = set[str]().union(*(_grown(flow, operand) for operand in operands))
+    return bool(grown & _contracted(operands, result))
+
+
+def _contracted(operands: Sequence[tuple[Slot, Labels]], result: Labels) -> set[str]:
+    return {label for _, labels in operands for label in labels} - set(result)
 
 
 def _grown(flow: Flow, operand: tuple[Slot, Labels]) -> set[str]:
@@ -116,31 +127,32 @@ def _product_of_weights(
 def _activations(
     flow: Flow,
     operands: Sequence[tuple[Slot, Labels]],
-    contracted: set[str],
+    result: Labels,
     scale: Slot | None,
 ) -> Value:
-    joint, m = _multiplied(flow, operands, contracted)
+    joint, m = _multiplied(flow, operands, result)
     value = flow.moved(joint, m)
     if scale is None:
         return value
-    result = scaled(flow, value, scale, 1)
-    assert isinstance(result, Magnitude)
-    ways = dict(result.known_ways())
+    whole = scaled(flow, value, scale, 1)
+    assert isinstance(whole, Magnitude)
+    ways = dict(whole.known_ways())
     if Rank.AFTER in ways:
         ways[Rank.KERNEL] = ways.pop(Rank.AFTER)
-    return Magnitude(result.ratio, ways or None)
+    return Magnitude(whole.ratio, ways or None)
 
 
 def _multiplied(
-    flow: Flow, operands: Sequence[tuple[Slot, Labels]], contracted: set[str]
+    flow: Flow, operands: Sequence[tuple[Slot, Labels]], result: Labels
 ) -> tuple[Magnitude, float]:
     """One product of activations, and how many times more of them are summed."""
-    flow.summed(operands, contracted)
+    flow.summed(operands, result)
     sizes: dict[str, Axis] = {}
     for slot, labels in operands:
         for label, axis in zip(labels, flow.axes_of(slot), strict=True):
             if label not in sizes or axis.grows:
                 sizes[label] = axis
+    contracted = _contracted(operands, result)
     m = math.prod(sizes[label].m for label in contracted if sizes[label].grows)
     factors = [flow.magnitude(slot) for slot, _ in operands]
     if m != 1:
@@ -303,8 +315,8 @@ def _convolve(flow: Flow, node: fx.Node, contracted: tuple[int, ...]) -> Value:
         taps = [f"t{i}" for i in range(len(axes) - 2)]
         batch = _batch(len(flow.axes_of(0)) - len(axes) + 1)
         made = ["o", "i"] if contracted == (1,) else ["i", "o"]
-        gone = {"i"} if contracted else set[str]()
-        flow.summed([(0, [*batch, "i", *taps]), (w_slot, [*made, *taps])], gone)
+        x, kept = [*batch, "i", *taps], [] if contracted else ["i"]
+        flow.summed([(0, x), (w_slot, [*made, *taps])], [*batch, "o", *taps, *kept])
         m = math.prod(axes[i].m for i in contracted if axes[i].grows)
         value = flow.moved(multiplied(flow.magnitude(0), flow.magnitude(w_slot)), m)
     return _with_bias(flow, node, value, argument(node, 2, "bias")[0])
@@ -318,8 +330,10 @@ def embedding(flow: Flow, node: fx.Node) -> Value:
 
 @CONTRACTIONS.rule("embedding_bag")
 def embedding_bag(flow: Flow, node: fx.Node) -> Value:
-    """Sums or means of a few rows of a table: nothing that grows is contracted."""
-    return flow.magnitude(argument(node, 1, "weight")[0])
+    """Sums or means of a few rows of a table, weighted or not: nothing that grows is contracted."""
+    rows = flow.magnitude(argument(node, 1, "weight")[0])
+    slot, shares = argument(node, 8, "per_sample_weights")
+    return rows if shares is None else multiplied(rows, flow.magnitude(slot))
 
 
 @CONTRACTIONS.rule("_grouped_mm", "grouped_mm")

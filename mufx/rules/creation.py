@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from torch import fx
 
-from mufx.magnitudes import Magnitude, Value
+from mufx.magnitudes import ZERO, Magnitude, Value
 from mufx.rules.table import Flow, RuleTable
 
 CREATION = RuleTable()
 
 _MADE = """
-    zeros ones empty full arange linspace eye tensor as_tensor scalar_tensor zeros_like ones_like
-    empty_like full_like new_zeros new_ones new_empty new_full new_tensor meshgrid tril_indices
+    ones empty full arange linspace eye tensor as_tensor scalar_tensor ones_like
+    empty_like full_like new_ones new_empty new_full new_tensor meshgrid tril_indices
     triu_indices zero fill cartesian_prod logspace finfo hann_window
     fft_fftfreq fft_rfftfreq
 """.split()
@@ -19,6 +19,12 @@ _DRAWN = """
     rand randn randint randperm rand_like randn_like randint_like bernoulli multinomial normal
     uniform exponential
 """.split()
+
+
+@CREATION.rule("zeros", "zeros_like", "new_zeros")
+def zeros(flow: Flow, node: fx.Node) -> Value:
+    """Nothing, which has no size."""
+    return ZERO
 
 
 @CREATION.rule(*_MADE, *_DRAWN)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from torch import fx
 
 from mufx.magnitudes import Magnitude, Rank, Several, Value, Weight, multiplied, powered
-from mufx.rules.table import Flow, RuleTable, argument
+from mufx.rules.table import Flow, RuleTable, argument, operation
 from mufx.rules.views import together
 from mufx.sizes import Slot
 
@@ -22,7 +23,7 @@ def _is_literal(value: object) -> bool:
 
 def scaled(flow: Flow, value: Value, slot: Slot, power: float, neutral: bool = False) -> Value:
     """`value` times the literal in `slot` to a power; the literal is a site."""
-    if isinstance(value, Several):
+    if isinstance(value, Several) or (isinstance(value, Magnitude) and value.zero):
         return value
     literal = flow.number(slot)
     grows = not literal.is_one and Rank.GROWING in literal.known_ways()
@@ -96,7 +97,7 @@ def _weights(flow: Flow, a: Weight, b: Weight, first: Slot, second: Slot) -> Val
     )
 
 
-@ELEMENTWISE.rule("add", "sub", "rsub", "lerp", "logaddexp")
+@ELEMENTWISE.rule("add", "sub", "rsub", "logaddexp")
 def add(flow: Flow, node: fx.Node) -> Value:
     """A sum: equal ratios stay, unequal ones are each corrected; an eps or a mask adds nothing."""
     second: Slot = 1 if len(node.args) > 1 else "other"
@@ -121,6 +122,19 @@ def add(flow: Flow, node: fx.Node) -> Value:
         assert isinstance(term, Magnitude)
         terms[1] = term
     return together(flow, terms)
+
+
+@ELEMENTWISE.rule("lerp")
+def lerp(flow: Flow, node: fx.Node) -> Value:
+    """`a + share * (b - a)`."""
+    share = argument(node, 2, "weight")[0]
+    ends: tuple[Slot, Slot] = (0, argument(node, 1, "end")[0])
+    weights = [v for v in (flow.value(0), flow.value(ends[1])) if isinstance(v, Weight)]
+    if len(weights) == len(ends) and not flow.has(share):
+        return Weight.bent(*weights)
+    if flow.has(share):
+        flow.need(flow.magnitude(share), share)
+    return together(flow, [flow.magnitude(end) for end in ends])
 
 
 @ELEMENTWISE.rule("addcmul", "addcdiv")
@@ -171,21 +185,20 @@ _NONLINEAR = """
     asinh acosh atanh asin acos erf erfc erfinv clamp clamp_min clamp_max clip tanhshrink
     softshrink hardshrink threshold rpow logit lgamma digamma floor ceil round trunc frac
     fmod remainder sign sgn heaviside angle hypot logsumexp prod rrelu
-    special_i0 gumbel_softmax
+    special_i0 local_response_norm
 """.split()
 
 
 @ELEMENTWISE.rule(*_NONLINEAR)
 def nonlinear(flow: Flow, node: fx.Node) -> Value:
-    """Keeps a size of 1 and no other: the operand must not change its size with width."""
-    slot: Slot = next(iter(range(len(node.args))), "input")
-    if _is_literal(node.args[0] if node.args else None) and len(node.args) > 1:
-        slot = 1
-    value = flow.value(slot)
-    if isinstance(value, Weight):
-        return Weight.bent(value)
-    assert isinstance(value, Magnitude)
-    flow.need(value, slot)
+    """Keeps a size of 1 and no other: the operands must not change their size with width."""
+    slots = [slot for slot in (*range(len(node.args)), *node.kwargs) if flow.has(slot)]
+    values = [flow.value(slot) for slot in slots if not flow.is_constant(slot)]
+    weights = [value for value in values if isinstance(value, Weight)]
+    if weights and len(weights) == len(values):
+        return Weight.bent(*weights)
+    for slot in slots:
+        flow.need(flow.magnitude(slot), slot)
     return Magnitude()
 
 
@@ -197,23 +210,57 @@ def prelu(flow: Flow, node: fx.Node) -> Value:
 
 
 _LOSSES = """
-    cross_entropy nll_loss mse_loss l1_loss smooth_l1_loss huber_loss kl_div binary_cross_entropy
+    cross_entropy nll_loss mse_loss l1_loss smooth_l1_loss huber_loss binary_cross_entropy
     binary_cross_entropy_with_logits cosine_embedding_loss ctc_loss soft_margin_loss
     poisson_nll_loss gaussian_nll_loss hinge_embedding_loss margin_ranking_loss
-    multi_margin_loss multilabel_margin_loss multilabel_soft_margin_loss triplet_margin_loss
+    multi_margin_loss multilabel_margin_loss multilabel_soft_margin_loss
 """.split()
 
 
 @ELEMENTWISE.rule(*_LOSSES)
 def loss(flow: Flow, node: fx.Node) -> Value:
-    """The prediction must not change its size with width."""
+    """Prediction and target must not change their size with width; a sum over them grows."""
+    operands: tuple[Slot, ...] = (0, 1, 2, "target", "var")
+    for slot in operands:
+        if flow.has(slot):
+            flow.need(flow.magnitude(slot), slot)
+    return flow.moved(Magnitude(), _reduced(flow, node))
+
+
+@ELEMENTWISE.rule("kl_div")
+def divergence(flow: Flow, node: fx.Node) -> Value:
+    """The size of the target, whose entries shrink where a softmax has ever more of them."""
     flow.need(flow.magnitude(0), 0)
+    target = flow.magnitude(argument(node, 1, "target")[0])
+    whole = replace(target, simplex=False, sparse=False)
+    return flow.moved(whole, _reduced(flow, node))
+
+
+def _reduced(flow: Flow, node: fx.Node) -> float:
+    """How many times more terms a loss sums."""
+    first = {"sum": 0, "batchmean": 1}.get(str(node.kwargs.get("reduction")))
+    axes = flow.axes_of(0)[first:] if first is not None else ()
+    return math.prod(axis.m for axis in axes if axis.grows)
+
+
+@ELEMENTWISE.rule("pairwise_distance", "triplet_margin_loss")
+def distance(flow: Flow, node: fx.Node) -> Value:
+    """The length of a difference over the last axis."""
+    name = operation(node)
+    p = argument(node, 2 if name == "pairwise_distance" else 4, "p")[1]
+    terms = flow.axes_of(0)[-1]
+    length = terms.m ** (1 / (2.0 if p is None else p)) if terms.grows else 1.0
+    operands = [flow.magnitude(slot) for slot in range(2 if name == "pairwise_distance" else 3)]
+    if name == "pairwise_distance":
+        return flow.moved(together(flow, operands), length)
+    for slot, operand in enumerate(operands):  # the margin is no length: what is learned is
+        flow.need(operand, slot, 1 / length)
     return Magnitude()
 
 
 _SIZELESS = """
     eq ne lt le gt ge isnan isinf isfinite isclose logical argmax argmin argsort nonzero bincount
-    searchsorted bucketize one_hot histc unique unique_consecutive long int bool short
+    searchsorted bucketize histc unique unique_consecutive long int bool short
     floor_divide floordiv rshift lshift isin any all count_nonzero allclose equal numel
     __lshift__ __rshift__ is_nonzero signbit mod
 """.split()

@@ -72,14 +72,21 @@ def _note_products(flow: Flow, node: fx.Node) -> None:
     rank, dim = len(flow.axes(terms)), argument(node, 1, "dim")[1]
     labels = [str(i) for i in range(rank)]
     operands = [(n, labels[rank - len(flow.axes(n)) :]) for n in terms.all_input_nodes]
-    flow.summed(operands, {labels[i] for i in dims(dim, rank)})
+    flow.summed(operands, [labels[i] for i in range(rank) if i not in dims(dim, rank)])
 
 
 @REDUCTIONS.rule("norm", "vector_norm", "linalg_norm", "linalg_vector_norm")
 def norm(flow: Flow, node: fx.Node) -> Value:
-    """The root of the sum of squares."""
+    """The root of the sum of squares, or of another power."""
     value, m = _reduced(flow, node, 2)
-    return flow.moved(value, math.sqrt(m))
+    p = argument(node, 1, "p" if operation(node) == "norm" else "ord")[1]
+    return flow.moved(value, _length(m, p))
+
+
+def _length(m: float, p: object) -> float:
+    """The length of a vector of m times as many entries; a name stands for a matrix's root."""
+    power = float(p) if isinstance(p, int | float) else 2.0
+    return m ** (1 / power) if power else m
 
 
 @REDUCTIONS.rule("var")
@@ -107,9 +114,7 @@ _RUNNING = "a running sum over"
 
 @REDUCTIONS.rule("cumsum")
 def cumsum(flow: Flow, node: fx.Node) -> Value:
-    """Running sums over an axis that does not grow; of integers, such as offsets, over any."""
-    if flow.counts():
-        return Magnitude()
+    """Running sums over an axis that does not grow."""
     _refuse_order(flow, _RUNNING, argument(node, 1, "dim")[1])
     return flow.magnitude(0)
 
@@ -156,16 +161,44 @@ def fourier(flow: Flow, node: fx.Node) -> Value:
     return keep(flow, node)
 
 
-@REDUCTIONS.rule("softmax", "log_softmax", "softmin")
+@REDUCTIONS.rule("log_softmax")
+def log_softmax(flow: Flow, node: fx.Node) -> Value:
+    """Needs a size of 1, and keeps it up to the logarithm of how many there are."""
+    return nonlinear(flow, node)
+
+
+@REDUCTIONS.rule("softmax", "softmin")
 def softmax(flow: Flow, node: fx.Node) -> Value:
     """Needs a size of 1; over an axis that grows each weight shrinks with its width."""
-    value, m = _reduced(flow, node)
+    return _shares(flow, argument(node, 1, "dim")[1])
+
+
+@REDUCTIONS.rule("gumbel_softmax")
+def gumbel_softmax(flow: Flow, node: fx.Node) -> Value:
+    """The same over the last axis, if no other is named; the noise lets a few have most of it."""
+    dim = argument(node, 4, "dim")[1]
+    shares = _shares(flow, -1 if dim is None else dim)
+    return replace(shares, sparse=shares.simplex)
+
+
+def _shares(flow: Flow, dim: object) -> Magnitude:
+    axes = flow.axes_of(0)
+    chosen = dims(dim, len(axes))
+    m = growth(axes, chosen)
     if isinstance(flow.value(0), Weight):
+        flow.magnitude(0)
         return Magnitude(1 / m)
-    flow.need(value, 0)
-    axes, dim = flow.axes_of(0), argument(node, 1, "dim")[1]
-    grows = any(axes[d].grows for d in dims(dim, len(axes)))
+    flow.need(flow.magnitude(0), 0)
+    grows = any(axes[d].grows for d in chosen)
     return replace(flow.moved(Magnitude(), 1 / m), simplex=grows)
+
+
+@REDUCTIONS.rule("one_hot")
+def one_hot(flow: Flow, node: fx.Node) -> Value:
+    """One entry of a last axis: of ever more where it grows."""
+    last = flow.axes(node)[-1]
+    chosen = flow.moved(Magnitude(), 1 / last.m)
+    return replace(chosen, simplex=True, sparse=True) if last.grows else chosen
 
 
 def _affine(flow: Flow, gain: Slot, bias: Slot | None = None) -> Value:
@@ -197,12 +230,12 @@ def batch_norm(flow: Flow, node: fx.Node) -> Value:
 
 @REDUCTIONS.rule("normalize")
 def normalize(flow: Flow, node: fx.Node) -> Value:
-    """Unit length over an axis of n entries makes each of them n**-1/2."""
+    """Unit length over an axis of n entries makes each of them n**-1/2, or by another power."""
     flow.magnitude(0)
     axes = flow.axes_of(0)
     dim = argument(node, 2, "dim")[1]
     m = growth(axes, dims(1 if dim is None else dim, len(axes)))
-    return flow.moved(Magnitude(), m**-0.5)
+    return flow.moved(Magnitude(), 1 / _length(m, argument(node, 1, "p")[1]))
 
 
 @REDUCTIONS.rule("cosine_similarity")

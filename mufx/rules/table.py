@@ -7,7 +7,7 @@ pass through it. Rules are looked up by the operation's name; the spellings of o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -41,10 +41,6 @@ class Flow(Protocol):
 
     def is_constant(self, slot: Slot) -> bool:
         """Whether the operand depends on no input and no parameter."""
-        ...
-
-    def counts(self) -> bool:
-        """Whether the node yields integers: places and counts, which are no magnitudes."""
         ...
 
     def axes_of(self, slot: Slot) -> tuple[Axis, ...]:
@@ -87,8 +83,8 @@ class Flow(Protocol):
         """
         ...
 
-    def summed(self, operands: Sequence[Labelled], gone: Set[str]) -> None:
-        """Activations are multiplied and summed over the labels `gone` of their axes."""
+    def summed(self, operands: Sequence[Labelled], result: Sequence[str]) -> None:
+        """Activations are multiplied and summed over the labels that `result` lacks."""
         ...
 
     def inside(self, operand: Any, kind: str, contracted: tuple[int, ...] = ()) -> None:

@@ -12,6 +12,15 @@ from mufx.rules.table import Flow, RuleTable, argument, dims, operation
 
 VIEWS = RuleTable()
 
+VIEWED = frozenset(
+    """
+    view reshape flatten unflatten squeeze unsqueeze transpose swapaxes swapdims movedim moveaxis
+    permute t expand narrow select slice unbind split split_with_sizes chunk tensor_split getitem
+    diagonal
+    """.split()
+)
+"""They give another look at the same memory."""
+
 _KEEP = """
     view reshape reshape_as flatten unflatten squeeze unsqueeze transpose swapaxes swapdims movedim
     moveaxis permute t adjoint contiguous clone detach data real imag view_as view_as_real
@@ -20,10 +29,10 @@ _KEEP = """
     to type type_as float double half bfloat16 cuda cpu alias atleast_1d atleast_2d
     dropout dropout1d dropout2d dropout3d feature_dropout alpha_dropout feature_alpha_dropout
     pad constant_pad_nd pixel_shuffle pixel_unshuffle channel_shuffle
-    interpolate upsample upsample_nearest upsample_bilinear grid_sample
+    interpolate upsample upsample_nearest upsample_bilinear
     avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
     identity positive requires_grad resolve_conj conj
-    view_as_complex_copy nan_to_num masked_select polar complex fft_fftshift fft_ifftshift
+    view_as_complex_copy nan_to_num masked_select fft_fftshift fft_ifftshift
 """.split()
 
 
@@ -34,6 +43,24 @@ def keep(flow: Flow, node: fx.Node) -> Value:
     if isinstance(value, Weight) and value.factors:  # its axes would have to be followed
         return replace(value, factors=())
     return value
+
+
+@VIEWS.rule("complex")
+def complex_(flow: Flow, node: fx.Node) -> Value:
+    """Real and imaginary parts of one size."""
+    values = [flow.value(0), flow.value(argument(node, 1, "imag")[0])]
+    weights = [v for v in values if isinstance(v, Weight)]
+    if len(weights) == len(values):
+        return Weight.bent(*weights)
+    return together(flow, [flow.magnitude(0), flow.magnitude(argument(node, 1, "imag")[0])])
+
+
+@VIEWS.rule("polar", "grid_sample")
+def placed(flow: Flow, node: fx.Node) -> Value:
+    """The size of the first operand, at angles or places which must not change with width."""
+    slot = argument(node, 1, "angle" if operation(node) == "polar" else "grid")[0]
+    flow.need(flow.magnitude(slot), slot)
+    return flow.magnitude(_first(node))
 
 
 _HOMOGENEOUS = """
@@ -122,7 +149,7 @@ def choice(flow: Flow, node: fx.Node) -> Value:
 @VIEWS.rule("cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "block_diag")
 def cat(flow: Flow, node: fx.Node) -> Value:
     """Parts side by side: they need one size, or each must keep its own."""
-    parts = argument(node, 0, "tensors")[1]
+    parts = node.args if operation(node) == "block_diag" else argument(node, 0, "tensors")[1]
     values = [flow.item(p) for p in parts]
     weights = [v for v in values if isinstance(v, Weight)]
     if weights and len(weights) == len(values):
@@ -175,13 +202,9 @@ def scatter(flow: Flow, node: fx.Node) -> Value:
     kept, put = flow.magnitude(0), flow.magnitude(last)
     axes, dim = flow.axes_of(0), argument(node, 1, "dim")[1]
     (axis,) = dims(dim, len(axes))
-    if _is_zero(node.args[0]) and axes[axis].grows and not flow.axes_of(index)[axis].grows:
-        return replace(put, ratio=put.ratio / axes[axis].m, simplex=True)
+    if kept.zero and axes[axis].grows and not flow.axes_of(index)[axis].grows:
+        return replace(put, ratio=put.ratio / axes[axis].m, simplex=True, sparse=True)
     return together(flow, [kept, put])
-
-
-def _is_zero(value: object) -> bool:
-    return isinstance(value, fx.Node) and operation(value) in ("zeros", "zeros_like", "new_zeros")
 
 
 @VIEWS.rule("setitem")
@@ -193,7 +216,16 @@ def setitem(flow: Flow, node: fx.Node) -> Value:
 
 @VIEWS.rule("index_add", "scatter_add", "scatter_reduce", "index_reduce")
 def accumulate(flow: Flow, node: fx.Node) -> Value:
-    """Entries are added to the first operand."""
+    """Entries are added to the first operand, ever more to each if only their number grows."""
     slot, _ = argument(node, 3, "source")
-    source = flow.magnitude("src" if slot not in node.kwargs and slot != 3 else slot)
-    return together(flow, [flow.magnitude(0), source])
+    slot = "src" if slot not in node.kwargs and slot != 3 else slot
+    axes, reduction = flow.axes_of(0), argument(node, 4, "reduce")[1]
+    (dim,) = dims(argument(node, 1, "dim")[1], len(axes))
+    more = 1.0 if reduction not in (None, "sum") else flow.axes_of(slot)[dim].m / axes[dim].m
+    kept, added = flow.magnitude(0), flow.magnitude(slot)
+    if kept.neutral:
+        return flow.moved(added, more)
+    if more == 1:
+        return together(flow, [kept, added])
+    flow.need(added, slot, kept.ratio / more)
+    return kept

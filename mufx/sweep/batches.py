@@ -158,12 +158,27 @@ def _failed(data: Data, problem: Exception) -> Diagnostic:
 class Loss:
     """The loss of a model on a batch: its own, else the cross-entropy against the target.
 
-    `positional` is how many arguments the example inputs have; a batch with one more ends with
-    the target, class indices in the shape of the logits without their last axis (-100: no class).
+    `positional` and `named` are how many arguments the example inputs have, by position and by
+    name; a batch may give all of them by position. One with one more ends with the target, class
+    indices in the shape of the logits without their last axis (-100: no class).
     """
 
     positional: int
     place: Place
+    named: int = 0
+
+    @staticmethod
+    def of(inputs: Inputs, place: Place) -> Loss:
+        """For batches like these example inputs."""
+        return Loss(len(inputs[0]), place, len(inputs[1]))
+
+    def arguments(self, batch: Inputs) -> Inputs:
+        """What the model takes of a batch: all but a target."""
+        args, kwargs = batch
+        return args[: self._count(kwargs)], kwargs
+
+    def _count(self, kwargs: Mapping[str, object]) -> int:
+        return self.positional if kwargs else self.positional + self.named
 
     def __call__(self, model: nn.Module, batch: Inputs) -> Tensor:
         """A scalar.
@@ -171,9 +186,9 @@ class Loss:
         Raises:
             MufxError: `MUF755` where the model returns no loss and the batch holds no target.
         """
-        args, kwargs = batch
-        target = args[self.positional] if len(args) == self.positional + 1 else None
-        output: object = model(*args[: self.positional], **kwargs)
+        (given, _), (args, kwargs) = batch, self.arguments(batch)
+        target = given[len(args)] if len(given) == self._count(kwargs) + 1 else None
+        output: object = model(*args, **kwargs)
         own = _own_loss(output)
         if own is not None:
             return own
@@ -186,7 +201,7 @@ class Loss:
         return error(
             "MUF755",
             f"forward returns a {type(output).__name__} without a loss, and a batch holds "
-            f"{self.positional} arguments and no target",
+            f"{self.positional + self.named} arguments and no target",
             hint=_HINT,
             place=self.place,
         )

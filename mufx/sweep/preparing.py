@@ -66,7 +66,7 @@ def prepared(request: Request, source: Source, found: Found) -> tuple[Objective,
     settings = _settings(request, models, found, data, fixed)
     seeds = tuple(range(request.seeds))
     plan = Plan(settings, over, tuple(widths), seeds, request.parametrizations, request.draws)
-    loss = Loss(len(source.inputs(BATCH, source.base)[0]), place)
+    loss = Loss.of(source.inputs(BATCH, source.base), place)
     return Objective(settings, models, data, loss), plan
 
 

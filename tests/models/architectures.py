@@ -6,6 +6,7 @@ They are written as in public models; `d` is the width of the residual stream.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -430,19 +431,74 @@ def graph_attention(d: int, heads: int, size: int) -> nn.Module:
 
 
 class Hypernetwork(nn.Module):
-    """A weight that a layer makes of what it reads."""
+    """A weight that a layer makes of what it reads, and what is done to it `then`."""
 
-    def __init__(self, d: int) -> None:
+    def __init__(self, d: int, then: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.make = nn.Linear(d, d * d, bias=False)
+        self.make, self.then = nn.Linear(d, d * d, bias=False), then
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.make(x.mean(1)).view(-1, x.shape[-1], x.shape[-1])
+        weight = self.then(self.make(x.mean(1)).view(-1, x.shape[-1], x.shape[-1]))
         return torch.einsum("btj,bij->bti", x, weight).tanh()
 
 
-def hypernetwork(d: int) -> nn.Module:
-    return Between(d, Hypernetwork(d))
+def hypernetwork(d: int, then: Callable[[Tensor], Tensor]) -> nn.Module:
+    return Between(d, Hypernetwork(d, then))
+
+
+class Mixed(nn.Module):
+    """A weight that is mixed from a fixed number of them, as in a dynamic convolution."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.choose = nn.Linear(d, 3)
+        self.weight = nn.Parameter(torch.randn(3, d, d) * 0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        share = self.choose(x.mean(1)).softmax(-1)
+        weight = (share[:, :, None, None] * self.weight).sum(1)
+        return x @ weight
+
+
+class Triangular(nn.Module):
+    """A weight that is filled with parameters, entry by entry."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(d * (d + 1) // 2) * 0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        d = x.shape[-1]
+        row, column = torch.tril_indices(d, d)
+        whole = torch.zeros(d, d)
+        whole[row, column] = self.weight
+        return x @ whole
+
+
+def triangular(d: int) -> nn.Module:
+    return Between(d, Triangular(d))
+
+
+class Blocks(nn.Module):
+    """A weight that is filled by a copy into a part of it."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(d // 2, d // 2) * 0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        d = x.shape[-1]
+        whole = torch.zeros(d, d)
+        whole[: d // 2, : d // 2].copy_(self.weight)
+        return x @ whole
+
+
+def blocks(d: int) -> nn.Module:
+    return Between(d, Blocks(d))
+
+
+def mixed(d: int) -> nn.Module:
+    return Between(d, Mixed(d))
 
 
 class Modulated(nn.Module):
