@@ -163,13 +163,14 @@ class _Entries(Rows):
             new = int(argument(node, 1, "dim")[1] or 0) % wanted
             return {i: i + (i >= new) for i in axes}
         if name in REDUCTIONS and wanted < rank:
-            gone = dims(argument(node, _DIM.get(name, 1), "dim")[1], rank)
+            gone = dims(argument(node, 2 if name in _NORMS else 1, "dim")[1], rank)
             left = [i for i in axes if i not in gone]
             return {i: place for place, i in enumerate(left)} if len(left) == wanted else {}
         return {i: i + wanted - rank for i in axes} if wanted >= rank else {}
 
 
-_DIM = dict.fromkeys(("norm", "linalg_norm", "vector_norm", "linalg_vector_norm"), 2)
+_NORMS = frozenset({"norm", "linalg_norm", "vector_norm", "linalg_vector_norm"})
+"""Their dimension is the third argument, behind the power."""
 
 
 def _labelled(found: Summed, operand: fx.Node, rank: int) -> dict[int, int]:
