@@ -14,9 +14,10 @@ import mufx
 from mufx.api import trace
 from mufx.check.alike import APART, Alike, Batch, Means, squared
 from mufx.check.bending import bending
-from mufx.check.predicting import Prediction
+from mufx.check.predicting import Prediction, _named
 from mufx.check.starting import Side
 from mufx.check.step import Part, Step
+from mufx.check.watch import activations
 
 DIM = 4000
 
@@ -184,17 +185,39 @@ class Fused(nn.Module):
         return out
 
 
-def test_rows_of_a_fused_weight_learn_by_their_own_gradients() -> None:
+class Shared(Fused):
+    """The same of rows that have most in common."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.common = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(self.up(x) + self.common).chunk(3, -1)
+        out: Tensor = self.out(F.scaled_dot_product_attention(q, k, v))
+        return out
+
+
+@pytest.mark.parametrize("model", [Fused, Shared])
+def test_rows_of_a_fused_weight_learn_by_their_own_gradients(model: type[nn.Module]) -> None:
     torch.manual_seed(0)
     inputs = (torch.randn(2, 16, 100),)
-    model = Fused(256)
+    live = model(256)
+    kept: list[Tensor] = []
 
-    slopes = step(Fused, inputs).slopes
+    def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        kept.append(output)
 
-    found = [rms(part) for part in real(model, inputs)["qkv.weight"].chunk(3)]
-    parts = [slopes.of(name).size for name in ("getitem", "getitem_1", "getitem_2")]
-    assert parts[0] / parts[2] == pytest.approx(found[0] / found[2], rel=0.25)
-    assert parts[1] / parts[2] == pytest.approx(found[1] / found[2], rel=0.25)
+    live.get_submodule("qkv").register_forward_hook(keep)
+
+    slopes = step(model, inputs).slopes
+
+    output = live(*inputs)
+    (gradient,) = torch.autograd.grad(output, kept, torch.randn_like(output))
+    query, key, value = (rms(part) for part in gradient.chunk(3, -1))
+    sizes = [slopes.of(name).size for name in ("getitem", "getitem_1", "getitem_2")]
+    assert sizes[0] / sizes[2] == pytest.approx(query / value, rel=0.25)
+    assert sizes[1] / sizes[2] == pytest.approx(key / value, rel=0.7)
 
 
 def test_what_comes_back_through_a_mean_is_the_same_for_all_values() -> None:
@@ -228,6 +251,9 @@ def test_rows_that_are_looked_up_learn_what_the_table_learns() -> None:
     assert grown == pytest.approx(rms(gradient[inputs[0]]) / rms(gradient), rel=0.05)
     adam = step(Table, inputs, optimizer="adam")
     assert adam.sizes()["embedding"] == pytest.approx(adam.updates["table.weight"])
+    cosine = float(F.cosine_similarity(gradient.flatten(), gradient.sign().flatten(), 0))
+    along = adam.changes()["embedding"][Part.OWN].size / adam.sizes()["embedding"]
+    assert along == pytest.approx(cosine, rel=0.05)
 
 
 class Rotated(nn.Module):
@@ -321,3 +347,47 @@ def test_rows_of_a_table_are_apart() -> None:
     nodes = nodes_of(found)
 
     assert found.start.alike(nodes["embedding"]) == APART
+
+
+class Block(nn.Module):
+    """Two causal attentions from fused weights, a nonlinearity and norms, on a stream."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.up = nn.Embedding(64, width)
+        self.norms = nn.ModuleList([nn.LayerNorm(width) for _ in range(3)])
+        self.qkv = nn.ModuleList([nn.Linear(width, 3 * width, bias=False) for _ in range(2)])
+        self.gate, self.value = (nn.Linear(width, width, bias=False) for _ in range(2))
+        self.out = nn.Linear(width, 64, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.up(x)
+        for norm, qkv in zip(self.norms, self.qkv, strict=False):
+            q, k, v = qkv(norm(y)).unsqueeze(1).chunk(3, -1)
+            y = y + F.scaled_dot_product_attention(q, k, v, is_causal=True).squeeze(1)
+        z = self.norms[2](y)
+        out: Tensor = self.out(y + F.silu(self.gate(z)) * self.value(z))
+        return out
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_every_change_of_a_small_model_has_the_size_that_is_predicted(optimizer: str) -> None:
+    inputs = (torch.randperm(64)[:32].view(2, 16),)
+    found = step(Block, inputs, optimizer=optimizer)
+    torch.manual_seed(0)
+    model = Block(256)
+    real(model.double(), inputs)
+    rate = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[optimizer](model.parameters(), 1e-6)
+    before = activations(model, (inputs, {}))
+
+    rate.step()
+
+    after = activations(model, (inputs, {}))
+    names = {name: node.name for name, node in _named(found.start.trace)}
+    off = {
+        name: rms(after[name] - old) / 1e-6 / found.sizes()[names[name]]
+        for name, old in before.items()
+        if name in names
+    }
+    assert len(off) > 15
+    assert {name: size for name, size in off.items() if not 0.65 < size < 1.65} == {}

@@ -213,7 +213,7 @@ class Batch:
         return math.sqrt(self._coherent(inputs.near * slopes))
 
     def aligned(self, inputs: Alike, slopes: float) -> float:
-        """What a row sees of a weight's change, over what it sees of a random one, by root of terms.
+        """What a row sees of a weight's change over what it sees of a random one, by root of terms.
 
         A change by the sum over rows s of `g[s] x[s]` is seen by row r as the sum of `g[s]` times
         the product of `x[s]` and `x[r]`: 1 of the row itself, `inputs.near` of those beside it.
@@ -235,7 +235,7 @@ class Batch:
         return (common + slope * crossed) / self._seen(1.0, near, slopes)
 
     def _seen(self, one: float, others: float, slopes: float) -> float:
-        """The square of a sum over rows of a sequence, `one` times one and `others` times the rest."""
+        """The square of a sum over rows of a sequence: `one` of one, `others` of the rest."""
         squares = one**2 + self._beside * others**2
         return squares + max(0.0, slopes) * ((one + self._beside * others) ** 2 - squares)
 
