@@ -6,7 +6,7 @@ python -m tests.agreeing
 from __future__ import annotations
 
 import itertools
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,8 @@ import numpy as np
 
 from mufx.check.request import Variant
 from mufx.check.result import NodeRow
+from mufx.check.watch import activations
+from mufx.sweep.settings import Parametrization, Point
 from tests.attributing import Cause, Division, divided
 from tests.checks import CASES, Case
 
@@ -88,6 +90,16 @@ does to x, `x` alone is how the terms of x compare and add up.
 
 | example | optimizer | node | difference | largest part | next |
 |---|---|---|--:|---|---|
+"""
+UNEVEN = """
+## Rows of unlike sizes
+
+How even the sizes of the rows are that the norms of the Llama divide by, in standard
+parametrization: the square of the mean of what `mean#1` gives over the mean of its square, which is
+1 where all rows are of one size.
+
+| norm | 64 | 128 | 256 | 512 |
+|---|--:|--:|--:|--:|
 """
 KEYS = """
 ## Queries, keys and values
@@ -245,6 +257,24 @@ def said(found: Division, cause: Cause) -> str:
     )
 
 
+def uneven(case: Case, seeds: int = 3) -> str:
+    """A line for each norm: how even the sizes of its rows are, by width."""
+    made = case.experiment(Variant.SP, optimizer="sgd", steps=1, seeds=seeds)
+    found: dict[str, list[float]] = defaultdict(list)
+    for (width, knobs), seed in itertools.product(made.models.widths.items(), range(seeds)):
+        model, _ = made.models.made(Point(Parametrization.SP, width, seed), {"lr": case.lr})
+        (args, kwargs), *_ = made.feed.batches(seed, 2, made.models.device, knobs)
+        for name, value in activations(model, (args[: made.feed.loss.positional], kwargs)).items():
+            if name.endswith(":mean#1"):
+                found[name].append(float(value.mean().square() / value.square().mean()))
+    return "".join(
+        f"| `{name}` | "
+        + " | ".join(f"{np.mean(values[i : i + seeds]):.2f}" for i in range(0, len(values), seeds))
+        + " |\n"
+        for name, values in found.items()
+    )
+
+
 def attention(name: str, node: str) -> str:
     """By width: the gradients of queries and keys over those of values."""
     found = division(name, "sgd")
@@ -274,7 +304,8 @@ def main() -> None:
     seeds = SEEDS + "".join(itertools.starmap(sown, WIDER_PAIRS))
     further = FURTHER + "".join(map(doublings, OPTIMIZERS))
     keys = KEYS + "".join(itertools.starmap(attention, ATTENTIONS))
-    page = HEAD + table + WORST + rest + origins + beyond + seeds + further + keys + nodes
+    rows = UNEVEN + uneven(CASES["llama"])
+    page = HEAD + table + WORST + rest + origins + rows + beyond + seeds + further + keys + nodes
     PAGE.write_text(page, encoding="utf-8")
 
 

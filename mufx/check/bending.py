@@ -27,11 +27,10 @@ def bending(node: fx.Node, size: float) -> tuple[float, float]:
 
 
 def _called(node: fx.Node, x: Tensor) -> Tensor:
-    kwargs = {name: value for name, value in node.kwargs.items() if name != "inplace"}
-    if callable(node.target):
-        result = node.target(x.clone(), *node.args[1:], **kwargs)
-    else:
-        result = getattr(x.clone(), node.target)(*node.args[1:], **kwargs)
+    kept = {name: value for name, value in node.kwargs.items() if name != "inplace"}
+    args, kwargs = fx.map_arg((node.args, kept), lambda _: x.clone())
+    called = node.target if callable(node.target) else getattr(Tensor, node.target)
+    result = called(*args, **kwargs)
     assert isinstance(result, Tensor)
     return result
 
