@@ -391,3 +391,24 @@ def test_every_change_of_a_small_model_has_the_size_that_is_predicted(optimizer:
     }
     assert len(off) > 15
     assert {name: size for name, size in off.items() if not 0.65 < size < 1.65} == {}
+
+
+class Gated(nn.Module):
+    """Halves that gate each other, from a weight that starts small."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(8, 2 * width, bias=False)
+        self.out = nn.Linear(width, 8, bias=False)
+        nn.init.normal_(self.up.weight, std=1e-3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.out(F.glu(self.up(x)))
+        return out
+
+
+def test_what_is_small_before_a_gate_is_small_behind_it() -> None:
+    found = step(Gated, (torch.randn(2, 3, 8),)).start
+    nodes = {node.name: node for node in found.trace.graph.nodes}
+
+    assert found.size(nodes["glu"]) < 0.01

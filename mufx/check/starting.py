@@ -35,7 +35,9 @@ _BENT: Final = frozenset(
     asinh erf tanhshrink softshrink hardshrink
     """.split()
 )
-"""Nonlinearities of one value that pass through 0: what is small there stays small."""
+"""Nonlinearities of one value that pass through 0, of which the sizes are calculated."""
+_THROUGH_ZERO: Final = frozenset("glu expm1 log1p tan sinh asin erfinv clamp clip rrelu".split())
+"""Others, which are linear around 0: what is small there stays as small."""
 BESIDE: Final = frozenset("cat concat concatenate stack hstack vstack dstack".split())
 """What lays values side by side: each fills a part of the result."""
 
@@ -137,6 +139,8 @@ class Sizes(Walk):
         if name in _BENT and len(node.all_input_nodes) == 1:
             size, self.slopes[node.name] = bending(node, self.size(node.all_input_nodes[0]))
             return Magnitude(size)
+        if self.needed and name in _THROUGH_ZERO:
+            return Magnitude(min(1.0, self.needed[0]))
         return value
 
     def filled(self, node: fx.Node, operand: fx.Node) -> float:
