@@ -5,6 +5,7 @@ Their sizes are not derived but computed, for real, at base and at target width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -43,6 +44,7 @@ class Constants:
         found = _constant_nodes(trace.graph, parameters)
         self._names = found & trace.base_nodes.keys()  # what a pass inserted has its own rule
         self._found: dict[str, Magnitude] = {}
+        self._sizes: dict[str, float] = {}
 
     def __contains__(self, node: fx.Node) -> bool:
         """Whether the node depends on no input and no parameter."""
@@ -53,6 +55,20 @@ class Constants:
         if node.name not in self._found:
             self._found[node.name] = self._measure(node)
         return self._found[node.name]
+
+    def base_size(self, node: fx.Node) -> float:
+        """The root mean square of its values at base; 1 where that says nothing, as of a mask."""
+        if node.name not in self._sizes:
+            self._sizes[node.name] = self._measured_size(node)
+        return self._sizes[node.name]
+
+    def _measured_size(self, node: fx.Node) -> float:
+        value = self.trace.recording.values.get(node.name)
+        if value is None or not value.dtype.is_floating_point or self.magnitude(node).neutral:
+            return 1.0
+        found = _evaluate(self.trace.base_nodes[node.name], self.trace.base, self.base)
+        size = 0.0 if found is None else float(found.double().square().mean().sqrt())
+        return size if 0 < size < math.inf else 1.0
 
     def _measure(self, node: fx.Node) -> Magnitude:
         value = self.trace.recording.values.get(node.name)

@@ -6,20 +6,24 @@ python -m tests.agreeing
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch.nn.functional import cross_entropy
 
 from mufx.check.request import Variant
 from mufx.check.result import NodeRow
-from tests.checks import CASES, Case, text
+from mufx.check.watch import activations
+from mufx.sweep.settings import Parametrization, Point
+from tests.attributing import Cause, Division, divided
+from tests.checks import CASES, Case
 
 PAGE = Path(__file__).parent.parent / "docs" / "check-agreement.md"
 OPTIMIZERS = ("adamw", "sgd")
+_APART = 0.1
+_SHAPE = Cause("the shape")
 VARIANTS = (Variant.SP, Variant.MUP)
 WIDER_PAIRS = (("gpt", "sgd"), ("llama", "sgd"), ("encoder", "sgd"))
 HEAD = """# Predicted and measured
@@ -57,23 +61,59 @@ under Adam and 1 under SGD.
 | optimizer | 512 to 1024 | 1024 to 2048 | 2048 to 4096 |
 |---|--:|--:|--:|
 """
-ROWS = """
-## The rows of a fused weight
+SEEDS = """
+## Twelve seeds
 
-The root mean square of the gradient of the first `c_attn` of the GPT in SP.
+The same in the maximal update parametrization at the widths of the first table, with twelve seeds:
+what differs from seed to seed has become smaller.
 
-| width | query | key | value |
-|---|--:|--:|--:|
+| example | optimizer | nodes | within 0.1 | median difference |
+|---|---|--:|--:|--:|
 """
-ALIKE = """
-## Queries and keys of rows that are alike
+ROOTS = """
+## Where they come from
 
-The root mean square of the gradient of the second `in_proj_weight` of the encoder in SP. The
-prediction takes query and key rows for half as large as value rows.
+Of every node in standard parametrization that is further apart than 0.1, within its errors or not:
+the number at which the largest part of the difference comes in. Each is a number that the
+prediction multiplies or adds, measured in real steps (`tests/attributing.py`), with its own slopes.
+*nodes* counts of how many it is the largest part. All of these numbers are root mean squares; a
+check takes mean absolute values, and where the two grow unlike that is *the shape*.
 
-| width | query | key | value |
-|---|--:|--:|--:|
+| example | optimizer | number | predicted | measured | nodes | what is off there |
+|---|---|---|--:|--:|--:|---|
 """
+NODES = """
+## Node by node
+
+The same nodes: measured less predicted, and the two largest parts of that. `x from y` is what y
+does to x, `x` alone is how the terms of x compare and add up.
+
+| example | optimizer | node | difference | largest part | next |
+|---|---|---|--:|---|---|
+"""
+UNEVEN = """
+## Rows of unlike sizes
+
+How even the sizes of the rows are that the norms of the Llama divide by, in standard
+parametrization: the square of the mean of what `mean#1` gives over the mean of its square, which is
+1 where all rows are of one size.
+
+| norm | 64 | 128 | 256 | 512 |
+|---|--:|--:|--:|--:|
+"""
+KEYS = """
+## Queries, keys and values
+
+The gradients of the queries and of the keys over that of the values, in standard parametrization
+under SGD.
+
+| attention | width | query, predicted | measured | key, predicted | measured |
+|---|--:|--:|--:|--:|--:|
+"""
+ATTENTIONS = (
+    ("gpt", "h.0.attn:scaled_dot_product_attention#1"),
+    ("encoder", "encoder.layers.1.self_attn:scaled_dot_product_attention#1"),
+)
 
 
 def first_steps(
@@ -91,14 +131,19 @@ def difference(row: NodeRow) -> float:
     return row.predicted - row.first.value
 
 
+def apart(rows: Iterable[NodeRow]) -> bool:
+    """Whether any node in standard parametrization is further apart than 0.1."""
+    return any(abs(difference(r)) > _APART for r in rows if r.variant is Variant.SP)
+
+
 def summary(name: str, optimizer: str, rows: Iterable[NodeRow]) -> str:
     """A line for each variant."""
     lines: list[str] = []
     for variant in VARIANTS:
         mine = [row for row in rows if row.variant is variant]
-        apart = np.abs([difference(row) for row in mine])
+        off = np.abs([difference(row) for row in mine])
         agree = sum(not row.disagrees for row in mine)
-        numbers = f"{len(mine)} | {agree} | {(apart <= 0.1).sum()} | {np.median(apart):.2f}"
+        numbers = f"{len(mine)} | {agree} | {(off <= _APART).sum()} | {np.median(off):.2f}"
         lines.append(f"| {name} | {optimizer} | {variant} | {numbers} |\n")
     return "".join(lines)
 
@@ -117,9 +162,18 @@ def wider(name: str, optimizer: str) -> str:
     """A line for the nodes of an example that starts four times as wide."""
     case = CASES[name]
     base = {knob: n * 4 if knob in case.growing else n for knob, n in case.base.items()}
-    rows = first_steps(replace(case, base=base), optimizer, (Variant.MUP,), seeds=2)
-    apart = np.abs([difference(row) for row in rows])
-    numbers = f"{len(rows)} | {(apart <= 0.1).sum()} | {np.median(apart):.2f}"
+    return _line(name, optimizer, replace(case, base=base), seeds=2)
+
+
+def sown(name: str, optimizer: str) -> str:
+    """The same of one with twelve seeds."""
+    return _line(name, optimizer, CASES[name], seeds=12)
+
+
+def _line(name: str, optimizer: str, case: Case, seeds: int) -> str:
+    rows = first_steps(case, optimizer, (Variant.MUP,), seeds=seeds)
+    off = np.abs([difference(row) for row in rows])
+    numbers = f"{len(rows)} | {(off <= _APART).sum()} | {np.median(off):.2f}"
     return f"| {name} | {optimizer} | {numbers} |\n"
 
 
@@ -132,36 +186,108 @@ def doublings(optimizer: str, widths: tuple[int, ...] = (512, 1024, 2048, 4096))
     return f"| {optimizer} | " + " | ".join(f"{slope:+.2f}" for slope in slopes) + " |\n"
 
 
-def thirds(case: Case) -> str:
-    """The root mean square of the gradient of the query, key and value rows of a fused weight."""
-    lines: list[str] = []
-    source = case.source()
-    for width in (64, 128, 256, 512):
-        torch.manual_seed(0)
-        model = source.build(**{**case.base, case.growing[0]: width})
-        torch.autograd.backward(model(*next(iter(text(16)(case.batch))))[1])
-        gradient = model.get_parameter("h.0.attn.c_attn.weight").grad
-        assert gradient is not None
-        sizes = [float(part.square().mean().sqrt()) for part in gradient.chunk(3)]
-        lines.append(f"| {width} | " + " | ".join(f"{size:.1e}" for size in sizes) + " |\n")
-    return "".join(lines)
+def division(name: str, optimizer: str) -> Division:
+    """What was predicted and measured of an example, number by number."""
+    return divided(CASES[name].experiment(Variant.SP, optimizer=optimizer, steps=1, seeds=3))
 
 
-def alike(case: Case) -> str:
-    """The same of the encoder, whose second attention meets rows that the first made alike."""
+def roots(name: str, optimizer: str, found: Division, rows: Iterable[NodeRow]) -> tuple[str, str]:
+    """A line for each cause of what is further apart than 0.1, and a line for each such node."""
+    far = [r for r in rows if r.variant is Variant.SP and abs(difference(r)) > _APART]
+    parts = {row: _largest(_causes(found, row)) for row in far}
+    counts = Counter(causes[0][0] for causes in parts.values())
+    lines = ""
+    for cause, count in counts.most_common():
+        number, what = _root(found, cause)
+        lines += f"| {name} | {optimizer} | {number} | {count} | {what} |\n"
+    return lines, "".join(
+        f"| {name} | {optimizer} | `{row.node}` | {-difference(row):+.2f} | "
+        + " | ".join(f"{part:+.2f} {_short(found, cause)}" for cause, part in causes)
+        + " |\n"
+        for row, causes in parts.items()
+    )
+
+
+def _causes(found: Division, row: NodeRow) -> dict[Cause, float]:
+    """Those of the difference that a check shows; what root mean squares have not, is the shape."""
+    (node,) = (node for node, page in found.names.items() if page == row.node)
+    return {**found.causes(node), _SHAPE: -difference(row) - found.difference(node)}
+
+
+def _root(found: Division, cause: Cause) -> tuple[str, str]:
+    """Its number with both slopes, and what is off."""
+    if cause == _SHAPE:
+        return "the shape | | ", "mean absolute values grow unlike root mean squares"
+    slopes = [found.slope(of(cause.name)) for of in (found.predicted, found.measured)]
+    numbers = " | ".join(f"{slope:+.2f}" for slope in slopes)
+    return f"{found.called(cause.name)} | {numbers}", said(found, cause)
+
+
+def _largest(causes: Mapping[Cause, float]) -> list[tuple[Cause, float]]:
+    return sorted(causes.items(), key=lambda item: -abs(item[1]))[:2]
+
+
+def _short(found: Division, cause: Cause) -> str:
+    if cause == _SHAPE:
+        return "the shape"
+    if cause.operand is None:
+        return found.called(cause.name)
+    return f"{found.called(cause.name)} from {found.called(cause.operand)}"
+
+
+def said(found: Division, cause: Cause) -> str:
+    """What is off at a number, with its size at the smallest and at the largest width."""
+    ends = f"at {found.widths[0]} and at {found.widths[-1]}"
+    if cause.operand is not None:
+        gains = found.gains(cause.name, cause.operand)
+        times = f"{gains[0]:.2f} and {gains[-1]:.2f} times as predicted {ends}"
+        return f"what {found.called(cause.operand)} does to it is {times}"
+    terms = found.operands(cause.name)
+    if not terms:
+        return "it is no sum of terms"
+    adding = found.adding(cause.name)
+    whole = f"they add up to {adding[0]:.2f} and {adding[-1]:.2f} times as predicted {ends}"
+    if len(terms) == 1:
+        return whole
+    one, other = found.leading(cause.name)
+    balance = found.balance(cause.name, one, other)
+    return (
+        f"{found.called(one)} brings {balance[0]:.2f} and {balance[-1]:.2f} times as much over "
+        f"{found.called(other)} as predicted; {whole}"
+    )
+
+
+def uneven(case: Case, seeds: int = 3) -> str:
+    """A line for each norm: how even the sizes of its rows are, by width."""
+    made = case.experiment(Variant.SP, optimizer="sgd", steps=1, seeds=seeds)
+    found: dict[str, list[float]] = defaultdict(list)
+    for (width, knobs), seed in itertools.product(made.models.widths.items(), range(seeds)):
+        model, _ = made.models.made(Point(Parametrization.SP, width, seed), {"lr": case.lr})
+        (args, kwargs), *_ = made.feed.batches(seed, 2, made.models.device, knobs)
+        for name, value in activations(model, (args[: made.feed.loss.positional], kwargs)).items():
+            if name.endswith(":mean#1"):
+                found[name].append(float(value.mean().square() / value.square().mean()))
+    return "".join(
+        f"| `{name}` | "
+        + " | ".join(f"{np.mean(values[i : i + seeds]):.2f}" for i in range(0, len(values), seeds))
+        + " |\n"
+        for name, values in found.items()
+    )
+
+
+def attention(name: str, node: str) -> str:
+    """By width: the gradients of queries and keys over those of values."""
+    found = division(name, "sgd")
+    (inner,) = (inner for inner, page in found.names.items() if page == node)
+    query, key, value = (f"gradient of {operand}" for operand in found.wanted[0].terms[inner])
     lines: list[str] = []
-    source = case.source()
-    for width in (64, 128, 256, 512):
-        torch.manual_seed(0)
-        grown = dict.fromkeys(case.growing, width) | {"dim_feedforward": 2 * width}
-        model = source.build(**{**case.base, **grown})
-        tokens, targets = next(iter(text(16)(case.batch)))
-        loss = cross_entropy(model(tokens).flatten(0, 1), targets.flatten())
-        torch.autograd.backward(loss)
-        gradient = model.get_parameter("encoder.layers.1.self_attn.in_proj_weight").grad
-        assert gradient is not None
-        sizes = [float(part.square().mean().sqrt()) for part in gradient.chunk(3)]
-        lines.append(f"| {width} | " + " | ".join(f"{size:.1e}" for size in sizes) + " |\n")
+    for i, width in enumerate(found.widths):
+        sizes = [
+            np.exp(sizes(part)[i] - sizes(value)[i])
+            for part in (query, key)
+            for sizes in (found.predicted, found.measured)
+        ]
+        lines.append(f"| `{node}` | {width} | " + " | ".join(f"{s:.3f}" for s in sizes) + " |\n")
     return "".join(lines)
 
 
@@ -171,10 +297,16 @@ def main() -> None:
     found = {pair: first_steps(CASES[pair[0]], pair[1]) for pair in pairs}
     table = "".join(summary(*pair, rows) for pair, rows in found.items())
     rest = "".join(worst(*pair, rows) for pair, rows in found.items())
+    causes = [roots(*pair, division(*pair), rows) for pair, rows in found.items() if apart(rows)]
+    origins = ROOTS + "".join(root for root, _ in causes)
+    nodes = NODES + "".join(node for _, node in causes)
     beyond = WIDER + "".join(itertools.starmap(wider, WIDER_PAIRS))
+    seeds = SEEDS + "".join(itertools.starmap(sown, WIDER_PAIRS))
     further = FURTHER + "".join(map(doublings, OPTIMIZERS))
-    rows = ROWS + thirds(CASES["gpt"]) + ALIKE + alike(CASES["encoder"])
-    PAGE.write_text(HEAD + table + WORST + rest + beyond + further + rows, encoding="utf-8")
+    keys = KEYS + "".join(itertools.starmap(attention, ATTENTIONS))
+    rows = UNEVEN + uneven(CASES["llama"])
+    page = HEAD + table + WORST + rest + origins + rows + beyond + seeds + further + keys + nodes
+    PAGE.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

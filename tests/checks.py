@@ -24,7 +24,7 @@ from torch import Tensor
 
 from mufx.api import Conversion, convert_source
 from mufx.check.checking import checked
-from mufx.check.experiment import planned
+from mufx.check.experiment import Experiment, planned
 from mufx.check.request import Request, Variant
 from mufx.check.result import Checked
 from mufx.check.storage import Runs
@@ -90,10 +90,16 @@ class Case:
         self, *variants: Variant, convert: Convert = convert_source, **settings: Any
     ) -> Checked:
         """15 steps of AdamW on this case's batches at four widths, with three seeds."""
+        made = self.experiment(*variants, convert=convert, **settings)
+        return checked(made, partial(Runs, None))
+
+    def experiment(
+        self, *variants: Variant, convert: Convert = convert_source, **settings: Any
+    ) -> Experiment:
+        """What such a check trains."""
         request = Request(lr=self.lr, batch=self.batch, variants=variants, **settings)
         data = Data(self.data, place_of(self.data), self.name)
-        made = planned(self.source(), request, data, convert=convert)
-        return checked(made, partial(Runs, None))
+        return planned(self.source(), request, data, convert=convert)
 
 
 CASES = {

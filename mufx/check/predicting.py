@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from torch import fx
 
 from mufx.align import Trace
-from mufx.check.first_step import changes, gradients
+from mufx.check.alike import Batch
+from mufx.check.gradients import gradients
 from mufx.check.links import Links
 from mufx.check.starting import ZERO, Side
+from mufx.check.step import Step
 from mufx.check.watch import LOGITS, named
 from mufx.magnitudes import Magnitude, Weight
 from mufx.passes.prove import buffers, walked
@@ -105,7 +107,8 @@ class Prediction:
         constants = self.program.constants(self.trace)
         inits = {name: init(name, side) for name in self.program.inits}
         rows = _rows(self.trace) * self.batch / BATCH
-        start = Links(self.trace, constants, self.program.rules, inits, side, rows)
+        batch = Batch(rows, rows / self.batch)
+        start = Links(self.trace, constants, self.program.rules, inits, side, batch)
         if self.converted and side is Side.TARGET:
             start.corrections.update(buffers(self.program))
         start.run()
@@ -116,11 +119,15 @@ class Prediction:
         return size(self.program.inits[name][0]) * factor or ZERO
 
     def _changes(self, side: Side) -> dict[str, float]:
-        start = self._walked(side, self._init)
-        slopes = gradients(start) if self.program.optimizer is Optimizer.SGD else {}
-        return changes(
-            start, {n: self._rate(n, side) * slopes.get(n, 1.0) for n in self.program.inits}
-        )
+        return self.step(side).sizes()
+
+    def step(self, side: Side) -> Step:
+        """A first step; under Adam it has the size of the rate."""
+        start, sgd = self._walked(side, self._init), self.program.optimizer is Optimizer.SGD
+        slopes = gradients(start)
+        sizes = slopes.parameters if sgd else dict.fromkeys(self.program.inits, 1.0)
+        updates = {n: self._rate(n, side) * sizes.get(n, 1.0) for n in self.program.inits}
+        return Step(start, slopes, updates, sgd)
 
     def _init(self, name: str, side: Side) -> float:
         base, target = self.program.inits[name]

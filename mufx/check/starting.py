@@ -16,6 +16,8 @@ from typing import Any, Final
 from torch import fx
 
 from mufx.align import Trace
+from mufx.check.alike import APART, Means
+from mufx.check.bending import bending
 from mufx.constants import Constants
 from mufx.magnitudes import Magnitude, Rank, Several, Value, Weight
 from mufx.ratios import Use, Walk
@@ -27,14 +29,17 @@ ATTENTION: Final = "scaled_dot_product_attention"
 SUMS: Final = frozenset({"add", "sub", "rsub"})
 ZERO: Final = 1e-30
 """Stands for a size of zero: what it multiplies stays far below every other term of a sum."""
-_HALF: Final = 0.7  # what is left of a root mean square where half of the entries pass
-_THROUGH_ZERO: Final = frozenset(
+_BENT: Final = frozenset(
     """
-    gelu silu mish tanh softsign elu selu celu hardtanh hardswish relu6 glu expm1 log1p sin tan
-    atan sinh asinh atanh asin erf erfinv clamp clip tanhshrink softshrink hardshrink rrelu
+    relu gelu silu mish tanh softsign elu selu celu hardtanh hardswish relu6 leaky_relu sin atan
+    asinh erf tanhshrink softshrink hardshrink
     """.split()
 )
-"""Nonlinearities that are linear around 0: what is small there stays as small."""
+"""Nonlinearities of one value that pass through 0, of which the sizes are calculated."""
+_THROUGH_ZERO: Final = frozenset("glu expm1 log1p tan sinh asin erfinv clamp clip rrelu".split())
+"""Others, which are linear around 0: what is small there stays as small."""
+BESIDE: Final = frozenset("cat concat concatenate stack hstack vstack dstack".split())
+"""What lays values side by side: each fills a part of the result."""
 
 
 class Side(StrEnum):
@@ -63,6 +68,8 @@ class Sizes(Walk):
         super().__init__(trace, constants, rules)
         self.inits, self.side = inits, side
         self.needed: list[float] = []
+        self.slopes: dict[str, float] = {}
+        """Of nonlinearities: the size of their derivative."""
 
     def size(self, node: fx.Node) -> float:
         """The size of a value."""
@@ -78,9 +85,15 @@ class Sizes(Walk):
             return 1.0  # 1 + g, softplus(g): a size of its own
         return value.ratio * math.prod(self.inits[n] for n in value.names | value.gains)
 
+    def is_weight(self, node: fx.Node) -> bool:
+        """Whether a value, or each of several, is made of parameters only."""
+        value = self.item(node)
+        parts = value.items if isinstance(value, Several) else (value,)
+        return all(isinstance(part, Weight) for part in parts)
+
     def entries(self, node: fx.Node) -> float:
         """The number of a value's entries; 1 of an empty one, in which no size is seen."""
-        if isinstance(self.item(node), Several):
+        if isinstance(self.values.get(node.name), Several):
             return self.entries(node.all_input_nodes[0])
         return math.prod(axis.target for axis in self.axes(node)) or 1
 
@@ -89,15 +102,19 @@ class Sizes(Walk):
         return [n for n in node.all_input_nodes if n not in self.constants]
 
     def averaged(self, node: fx.Node) -> float:
-        """The size of attention's mean over its keys, evenly weighed, over that of one value."""
-        keys = self.keys(node)
-        if node.kwargs.get("is_causal"):
-            return math.sqrt(sum(1 / i for i in range(1, keys + 1)) / keys)
-        return 1 / math.sqrt(keys)
+        """The size of a fused attention's mean over its keys, over that of one value."""
+        return self.means(node).forward(APART)[0]
 
-    def keys(self, node: fx.Node) -> int:
-        """How many keys a fused attention has."""
-        return self.axes(node.args[1])[-2].target
+    def means(self, node: fx.Node) -> Means:
+        """Those that a fused attention makes, while its logits are visited."""
+        keys, causal = self.axes(node.args[1])[-2].target, bool(node.kwargs.get("is_causal"))
+        return Means(keys, causal, self.logit_size(node))
+
+    def logit_size(self, node: fx.Node) -> float:
+        """The size of its logits: the scale counts what is aligned, and at the start none is."""
+        head = self.axes(node.args[0])[-1]
+        root = math.sqrt(head.target)
+        return self.needed[0] * (1 / root if head.grows else root)
 
     # -- the walk ---------------------------------------------------------------------------
 
@@ -114,23 +131,33 @@ class Sizes(Walk):
             return Magnitude(value.ratio * self.averaged(node))
         if name in SUMS:
             return Magnitude(math.hypot(*map(self.size, self.operands(node))))
+        if name in BESIDE:
+            filled = [self.size(n) * self.filled(node, n) for n in node.all_input_nodes]
+            return Magnitude(math.hypot(*filled))
         if len(self.needed) > 1:
             return Magnitude(math.hypot(*self.needed))
-        if name == "relu":
-            return Magnitude(value.ratio * _HALF)
+        if name in _BENT and len(node.all_input_nodes) == 1:
+            size, self.slopes[node.name] = bending(node, self.size(node.all_input_nodes[0]))
+            return Magnitude(size)
         if self.needed and name in _THROUGH_ZERO:
-            return Magnitude(min(1.0, self.needed[0]) * _HALF)
+            return Magnitude(min(1.0, self.needed[0]))
         return value
+
+    def filled(self, node: fx.Node, operand: fx.Node) -> float:
+        """The root of the part of a value's entries that an operand fills."""
+        return math.sqrt(self.entries(operand) / self.entries(node))
 
     # -- what rules ask ---------------------------------------------------------------------
 
     def item(self, operand: Any) -> Value:
-        """A constant is taken for 1 at base, and for what it has grown to at target."""
+        """A constant has its size at base, and at target what it has grown to."""
         value = super().item(operand)
-        constant = isinstance(operand, fx.Node) and operand in self.constants
-        if constant and self.side is Side.BASE and isinstance(value, Magnitude):
-            return replace(value, ratio=1.0)
-        return value
+        if not (isinstance(operand, fx.Node) and operand in self.constants):
+            return value
+        if not isinstance(value, Magnitude):
+            return value
+        grown = 1.0 if self.side is Side.BASE else value.ratio
+        return replace(value, ratio=grown * self.constants.base_size(operand))
 
     def axes(self, operand: Any) -> tuple[Axis, ...]:
         """Axes that grow from 1 to their length here: rules then count terms, not multipliers."""
