@@ -24,6 +24,7 @@ from mufx.diagnostics import Diagnostic, Place, error
 from mufx.magnitudes import ZERO, Magnitude, Rank, Several, Site, SiteKind, Value, Weight
 from mufx.recording import Size
 from mufx.rules import Rule, operation
+from mufx.rules.creation import LIKE_ANOTHER
 from mufx.rules.table import Labelled
 from mufx.rules.views import VIEWED
 from mufx.sizes import Axis, Number, Slot, same
@@ -484,13 +485,10 @@ def _all_names(value: Value) -> frozenset[str]:
     return value.names | value.gains if isinstance(value, Weight) else frozenset()
 
 
-_ONLY_THE_SHAPE = frozenset(
-    """
-    zeros_like ones_like full_like empty_like rand_like randn_like randint_like new_zeros new_ones
-    new_full new_empty new_tensor expand_as view_as reshape_as type_as to size
-    """.split()
-)
-"""They look at no entry of a tensor, or at none of the one whose shape or type they take."""
+_ONLY_THE_SHAPE = LIKE_ANOTHER | {
+    "expand_as", "view_as", "reshape_as", "type_as", "to", "size",
+}  # fmt: skip
+"""They look at no entry of the tensor whose shape or type they take."""
 
 
 class Correct(Walk):

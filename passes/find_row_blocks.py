@@ -13,6 +13,7 @@ from mufx.program import Optimizer, Program, RowBlocks
 from mufx.ratios import Use
 from mufx.rows import Flow, Region, Rows, runs
 from mufx.rules import operation
+from mufx.rules.creation import LIKE_ANOTHER
 from mufx.rules.table import argument
 from mufx.sizes import Axis, Slot
 
@@ -71,10 +72,6 @@ class _Cut:
 _TAKE_PARTS = frozenset({"getitem", "narrow", "slice"})
 _CHOOSE = frozenset({"topk", "kthvalue", "max", "min"})
 """Their results are parts as well, but of whichever entries are the largest."""
-_ONLY_THE_SHAPE = frozenset(
-    "zeros_like ones_like full_like empty_like rand_like randn_like new_zeros new_ones".split()
-)
-"""They look at no entry of their operand."""
 
 
 def _cuts(rows: Rows) -> Iterator[_Cut]:
@@ -82,7 +79,7 @@ def _cuts(rows: Rows) -> Iterator[_Cut]:
     for node in rows.nodes.values():
         if node not in rows.activations or operation(node) not in _TAKE_PARTS:
             continue
-        if all(operation(user) in _ONLY_THE_SHAPE for user in node.users):
+        if all(operation(user) in LIKE_ANOTHER for user in node.users):
             continue
         source = node.all_input_nodes[0]
         if operation(source) in _CHOOSE:

@@ -21,6 +21,15 @@ _DRAWN = """
 """.split()
 
 
+LIKE_ANOTHER = frozenset(
+    """
+    zeros_like ones_like full_like empty_like rand_like randn_like randint_like new_zeros new_ones
+    new_full new_empty new_tensor
+    """.split()
+)
+"""Of a tensor they take the shape and the type, and look at no entry."""
+
+
 @CREATION.rule("zeros", "zeros_like", "new_zeros")
 def zeros(flow: Flow, node: fx.Node) -> Value:
     """Nothing, which has no size."""
