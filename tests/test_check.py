@@ -139,6 +139,22 @@ def test_logits_inside_a_fused_kernel_are_seen_and_views_are_not() -> None:
     torch.testing.assert_close(found[f"{name}/logits"], q @ q.transpose(1, 2) * 0.5)
 
 
+@pytest.mark.parametrize("sizes", [(5, 4), (2, 5, 4), (3, 2, 5, 4), (3, 1, 2, 5, 4)])
+def test_logits_of_attention_in_any_number_of_axes(sizes: tuple[int, ...]) -> None:
+    class Attending(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.scaled_dot_product_attention(x, x, x, scale=1.0)
+
+    torch.manual_seed(0)
+    x = torch.randn(sizes)
+
+    found = activations(Attending(), ((x,), {}))
+
+    heads = x.reshape(-1, 5, 4)[:2]
+    expected = (heads @ heads.mT)[: 1 if len(sizes) == 2 else 2]
+    torch.testing.assert_close(found[":scaled_dot_product_attention#1/logits"], expected)
+
+
 def test_a_loss_that_is_not_finite_ends_a_run_and_is_recorded() -> None:
     model = nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e30)

@@ -189,10 +189,14 @@ def _attention_logits(
 @torch.no_grad()
 def _product(query: Tensor, key: Tensor, scale: float | None) -> Tensor:
     """Logits of the first sample, (heads, L, S); head h of grouped queries meets its key head."""
-    q, k = query.flatten(0, -4)[0:1].squeeze(0), key.flatten(0, -4)[0:1].squeeze(0)
-    q, k = (t if t.ndim == 3 else t.unsqueeze(0) for t in (q, k))
+    q, k = _of_first_sample(query), _of_first_sample(key)
     shared = max(1, q.shape[0] // k.shape[0])
     heads = min(_HEADS, q.shape[0])
     keys = torch.stack([k[h // shared] for h in range(heads)])
     factor = q.shape[-1] ** -0.5 if scale is None else scale
     return (q[:heads] @ keys.transpose(-1, -2)).float() * factor
+
+
+def _of_first_sample(value: Tensor) -> Tensor:
+    """(heads, L, head size) of (..., heads, L, head size); without heads, all samples are one."""
+    return value.flatten(0, -4)[0] if value.ndim > 3 else value.reshape(-1, *value.shape[-2:])
