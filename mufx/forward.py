@@ -38,6 +38,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mufx.decisions import Decision, FreeSizes, remarks
 from mufx.diagnostics import Diagnostic, MufxError, Place, error, note
+from mufx.extremes import extremes_stay_free
 from mufx.keeping import Kept
 from mufx.recall import Recall
 from mufx.recorder import Recorder, device_question, place_of, tensors
@@ -162,6 +163,7 @@ class _Forward(Recorder):
             stack.enter_context(self.fake_mode)
             if self.shape_env is not None:
                 stack.enter_context(enable_python_dispatcher())
+                stack.enter_context(extremes_stay_free())
             if self.watch is not None:
                 stack.enter_context(self.watch)
             stack.enter_context(self)
