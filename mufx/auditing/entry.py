@@ -13,13 +13,9 @@ from mufx.auditing.records import AuditReport
 from mufx.diagnostics import MufxError, error, raise_errors
 from mufx.factory import place_of
 from mufx.garbage import uncollected
+from mufx.passes import PASSES
 from mufx.passes.apply_corrections import apply_corrections
-from mufx.passes.assign_roles import assign_roles
-from mufx.passes.find_fixed_heads import find_fixed_heads
-from mufx.passes.find_row_blocks import find_row_blocks
-from mufx.passes.find_uses import find_uses
-from mufx.passes.plan_parameters import plan_parameters
-from mufx.passes.read_inits import read_inits
+from mufx.passes.find_corrections import find_corrections
 from mufx.passes.scale_inits import scale_inits
 from mufx.program import Form, Program
 from mufx.rules import RULES, RuleTable
@@ -118,15 +114,7 @@ def corrected(audited: Audited) -> Program:
     return apply_corrections(replace(program, corrections=corrections))
 
 
-_ANALYSES = (
-    find_uses,
-    find_row_blocks,
-    assign_roles,
-    find_fixed_heads,
-    read_inits,
-    plan_parameters,
-    scale_inits,
-)
+_ANALYSES = (*PASSES[: PASSES.index(find_corrections)], scale_inits)
 _AS_FINDINGS = frozenset({"MUF107", "MUF204"})
 """Errors of a conversion that an audit can go on with."""
 
