@@ -27,7 +27,6 @@ from mufx.emit.writer import Emission, emit
 from mufx.garbage import uncollected
 from mufx.manifest import Manifest
 from mufx.passes import PASSES
-from mufx.passes.scale_inits import size
 from mufx.precision import with_taken_types
 from mufx.program import Change, Optimizer, Pass, Program, Role
 from mufx.rules import RULES, RuleTable
@@ -245,7 +244,7 @@ def _init_scales(program: Program) -> list[InitScale]:
     scales: list[InitScale] = []
     for name, factor in program.init_corrections.items():
         drawn = program.inits[name][1]
-        before, after = size(drawn), size(drawn) * factor
+        before, after = drawn.size, drawn.size * factor
         if factor != 1.0 and before != 0.0:
             what = "std" if drawn.random else "value"
             scales.append(InitScale(name, factor, f"{what} {before:.4g} -> {after:.4g}"))
@@ -317,7 +316,7 @@ def _entry(
         eps_scale=1.0 if program.optimizer is Optimizer.SGD else plan.eps,
         clip_scale=plan.clip,
         absorbed=program.absorbed.get(name, 1.0),
-        init_size=size(program.inits[name][1]),
+        init_size=program.inits[name][1].size,
         group="",
         tied=aliases.get(name, ()),
         because=label.because,

@@ -50,6 +50,11 @@ class Moments:
     partial: bool = False
     error: float = 0.0
 
+    @property
+    def size(self) -> float:
+        """The root mean square of the entries: the standard deviation where the mean is zero."""
+        return math.hypot(self.mean, self.std)
+
 
 def moments(construction: Construction, name: str) -> Moments:
     """The distribution of one parameter or buffer.

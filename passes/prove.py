@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from mufx.align import Trace
 from mufx.diagnostics import error
+from mufx.init_sizes import compared
 from mufx.magnitudes import Site, SiteKind
 from mufx.passes.assign_roles import excluded_by
-from mufx.passes.scale_inits import compared
 from mufx.program import Optimizer, Program
 from mufx.ratios import Check, Finding, Scaling
 from mufx.sizes import same

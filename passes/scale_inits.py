@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from mufx.diagnostics import Diagnostic, Place, error, note, warning
+from mufx.init_sizes import compared, is_added_table, is_table
 from mufx.matrices import summed_entries
-from mufx.moments import DEVIATIONS, Moments
-from mufx.program import Program, Role
+from mufx.program import Program
 from mufx.ratios import Walk
 
 
@@ -53,32 +53,12 @@ _NOT_FROM_THE_GRID = 1.1
 """Times: what the number of points does to the size of a table between two ends is less."""
 
 
-def compared(program: Program, name: str) -> tuple[float, float]:
-    """The sizes of an init at base and at target, equal where the difference means nothing."""
-    base, target = program.inits[name]
-    small, large = size(base), size(target)
-    unused = program.labels[name].anchor is None
-    chance = DEVIATIONS * math.hypot(small * base.error, large * target.error)
-    if unused or _is_added_table(program, name) or abs(large - small) < chance:
-        return small, small
-    return small, large
-
-
-def _is_table(program: Program, name: str) -> bool:
-    return any(m.kind == "table" for m in program.inits[name])
-
-
-def _is_added_table(program: Program, name: str) -> bool:
-    """Computed values that are added, multiplied or looked up entry by entry."""
-    return _is_table(program, name) and program.labels[name].role in (Role.INPUT, Role.SCALAR)
-
-
 def _computed(program: Program, name: str, summed: Mapping[str, Place]) -> Iterator[Diagnostic]:
     """What is told of values that are computed, and not drawn."""
     anchor = program.labels[name].anchor
-    if anchor is None or not _is_table(program, name):
+    if anchor is None or not is_table(program, name):
         return
-    if not _is_added_table(program, name):
+    if not is_added_table(program, name):
         yield warning(
             "MUF204",
             f"{name} is computed, not drawn, and contracts an axis that grows: it is scaled as if "
@@ -111,8 +91,8 @@ def _computed(program: Program, name: str, summed: Mapping[str, Place]) -> Itera
 
 def _change(program: Program, name: str) -> float | None:
     """How the size of a table that contracts nothing changes with width, where it does."""
-    small, large = map(size, program.inits[name])
-    if not _is_added_table(program, name) or not small or not large:
+    small, large = (init.size for init in program.inits[name])
+    if not is_added_table(program, name) or not small or not large:
         return None
     is_grid = 1 / _NOT_FROM_THE_GRID < large / small < _NOT_FROM_THE_GRID
     return None if is_grid else large / small
@@ -137,8 +117,3 @@ def _settled(factor: float) -> float:
 def _shrinkage(small: float, large: float) -> float:
     """Size at base over size at target; 1 for zeros, which stay zeros."""
     return small / large if small and large else 1.0
-
-
-def size(moments: Moments) -> float:
-    """The root mean square of the entries: the standard deviation where the mean is zero."""
-    return math.hypot(moments.mean, moments.std)

@@ -14,8 +14,8 @@ from mufx.auditing.numbers import Found, of_parameter, settings
 from mufx.auditing.records import AuditReport, Finding, Parameter, ordered
 from mufx.auditing.training import is_plain, of_eps, of_groups
 from mufx.diagnostics import Diagnostic, Place, Severity
+from mufx.init_sizes import compared
 from mufx.moments import Moments, moments_of_rows
-from mufx.passes.scale_inits import compared
 from mufx.program import Program
 
 

@@ -45,7 +45,7 @@ def close(a: float, b: float, tolerance: float = _TOLERANCE) -> bool:
 
 def of_parameter(inits: tuple[Moments, Moments], settings: tuple[Setting, Setting] | None) -> Found:
     """The numbers of one parameter; `settings` at base and target, none if it does not train."""
-    small, large = (_size(m) for m in inits)
+    small, large = (m.size for m in inits)
     base, target = settings or (_FROZEN, _FROZEN)
     return Found(
         init=_over(small, large),
@@ -65,10 +65,6 @@ def _over(base: float, target: float) -> float | None:
     if base == 0.0:
         return None if target == 0.0 else math.inf
     return target / base
-
-
-def _size(moments: Moments) -> float:
-    return math.hypot(moments.mean, moments.std)
 
 
 def plain(optimizer: Optimizer) -> Setting:

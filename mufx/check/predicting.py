@@ -18,7 +18,6 @@ from mufx.check.step import Step
 from mufx.check.watch import LOGITS, named
 from mufx.magnitudes import Magnitude, Weight
 from mufx.passes.prove import buffers, walked
-from mufx.passes.scale_inits import size
 from mufx.program import Optimizer, Program
 from mufx.rules import operation
 from mufx.rules.contractions import CONTRACTIONS
@@ -116,7 +115,7 @@ class Prediction:
 
     def _designed(self, name: str, side: Side) -> float:
         factor = self.program.plan[name].init if side is Side.TARGET else 1.0
-        return size(self.program.inits[name][0]) * factor or ZERO
+        return self.program.inits[name][0].size * factor or ZERO
 
     def _changes(self, side: Side) -> dict[str, float]:
         return self.step(side).sizes()
@@ -132,9 +131,9 @@ class Prediction:
     def _init(self, name: str, side: Side) -> float:
         base, target = self.program.inits[name]
         if side is Side.BASE:
-            return size(base) or ZERO
+            return base.size or ZERO
         factor = self.program.init_corrections[name] if self.converted else 1.0
-        return size(target) * factor or ZERO
+        return target.size * factor or ZERO
 
     def _rate(self, name: str, side: Side) -> float:
         return self.program.plan[name].lr if self.converted and side is Side.TARGET else 1.0
