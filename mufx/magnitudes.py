@@ -198,6 +198,8 @@ def merged_ways(values: Iterable[Magnitude]) -> Ways | None:
 
 def powered(value: Magnitude, power: float) -> Magnitude:
     """`value ** power`."""
+    if value.zero and power > 0:
+        return value
     ways = {
         rank: {site: degree * power for site, degree in powers.items()}
         for rank, powers in value.known_ways().items()

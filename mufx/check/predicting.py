@@ -19,6 +19,7 @@ from mufx.check.watch import LOGITS, named
 from mufx.magnitudes import Magnitude, Weight
 from mufx.passes.prove import buffers, walked
 from mufx.program import Optimizer, Program
+from mufx.rows import Rows
 from mufx.rules import operation
 from mufx.rules.contractions import CONTRACTIONS
 from mufx.source import BATCH
@@ -110,6 +111,7 @@ class Prediction:
         start = Links(self.trace, constants, self.program.rules, inits, side, batch)
         if self.converted and side is Side.TARGET:
             start.corrections.update(buffers(self.program))
+            start.readouts.update(_readouts(self.program, self.trace))
         start.run()
         return start
 
@@ -141,6 +143,19 @@ class Prediction:
 
 def _exponent(small: float, large: float, m: float) -> float:
     return math.log(large / small) / math.log(m)
+
+
+def _readouts(program: Program, trace: Trace) -> dict[str, float]:
+    """By node that first holds rows which read out alone: how many times as large as the others."""
+    found: dict[str, float] = {}
+    rows = Rows(trace)
+    for name, blocks in program.row_blocks.items():
+        reads_out = {row for start, stop in blocks.rows for row in range(start, stop)}
+        for flow in filter(None, map(rows.of, program.uses[name])):
+            alone = {n for n, region in flow.held.items() if region.rows() <= reads_out}
+            firsts = (n for n in alone if not alone.intersection(n.all_input_nodes))
+            found |= dict.fromkeys((n.name for n in firsts), program.row_corrections[name])
+    return found
 
 
 def _is_activation(walk: Links, node: fx.Node) -> bool:

@@ -68,6 +68,8 @@ class Sizes(Walk):
         super().__init__(trace, constants, rules)
         self.inits, self.side = inits, side
         self.needed: list[float] = []
+        self.readouts: dict[str, float] = {}
+        """Of parts that read out of a fused weight: how many times as large as the others."""
         self.slopes: dict[str, float] = {}
         """Of nonlinearities: the size of their derivative."""
 
@@ -78,7 +80,7 @@ class Sizes(Walk):
     def size_of(self, value: Value) -> float:
         """The same of what is known of it."""
         if isinstance(value, Magnitude):
-            return value.ratio
+            return 0.0 if value.zero else value.ratio
         if isinstance(value, Several):
             return max(map(self.size_of, value.items))
         if not value.linear and not value.factors:
@@ -121,8 +123,10 @@ class Sizes(Walk):
     def _visit(self, node: fx.Node) -> Value:
         self.needed = []
         value = super()._visit(node)
-        calls = node.op.startswith("call_") and node not in self.constants
-        return self._resized(node, value) if calls and isinstance(value, Magnitude) else value
+        if not isinstance(value, Magnitude) or not node.op.startswith("call_"):
+            return value
+        resized = value if node in self.constants else self._resized(node, value)
+        return replace(resized, ratio=resized.ratio * self.readouts.get(node.name, 1.0))
 
     def _resized(self, node: fx.Node, value: Magnitude) -> Magnitude:
         """Sums of unlike terms, and nonlinearities: rules know them where every ratio is 1."""
