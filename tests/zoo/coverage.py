@@ -50,8 +50,8 @@ largest slope of what any activation learns over width, the median size of these
 largest in standard parametrization. 0 is independent of width. They are left empty where the check
 has not run.
 
-One model does not pass the dynamic check: Mamba 2 computes A as -(1, ..., heads), a conversion keeps
-these values and tells so (`MUF204`), and what A is multiplied with grows with the number of heads.
+One model does not pass the dynamic check: Mamba 2 computes A as -(1, ..., heads), a conversion
+keeps these values and tells so (`MUF204`), and what A is multiplied with grows with the heads.
 """
 FALLS = """
 ## What falls
