@@ -11,7 +11,7 @@ The rows of a fused projection may grow unlike. How they do shows where one knob
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
@@ -32,36 +32,41 @@ class Part(NamedTuple):
     growth: float
 
 
-def parts(length: Callable[[Knobs], int | None], base: Knobs, target: Knobs) -> frozenset[Part]:
+def elsewhere(base: Knobs, target: Knobs) -> list[Knobs]:
+    """Base, target, all knobs that grow moved together, and each of them alone.
+
+    Args:
+        base: The knobs that grow, whole numbers in any structure.
+        target: How far.
+    """
+    start, structure = pytree.tree_flatten(base)
+    grown = [i for i, (n, m) in enumerate(zip(start, _sizes(target), strict=True)) if n != m]
+    moves = [(knobs, factor) for factor in (2, 4) for knobs in (grown, *([i] for i in grown))]
+    moved = [[n * k if i in knobs else n for i, n in enumerate(start)] for knobs, k in moves]
+    return [base, target, *(pytree.tree_unflatten(sizes, structure) for sizes in moved)]
+
+
+def parts(lengths: Iterable[tuple[Knobs, int]], base: Knobs, target: Knobs) -> frozenset[Part]:
     """What an axis is joined of, by how it grows.
 
     Args:
-        length: How long the axis is at these knobs; `None` where there is no such model.
+        lengths: How long the axis is `elsewhere`, as far as there are such models.
         base: The knobs that grow, whole numbers in any structure.
         target: How far.
 
     Raises:
         ValueError: No sum of three products of knobs or fewer explains the lengths, or several do.
     """
-    start, structure = pytree.tree_flatten(base)
-    end = pytree.tree_leaves(target)
-    found = {s: length(pytree.tree_unflatten(s, structure)) for s in _elsewhere(start, end)}
-    seen = {sizes: n for sizes, n in found.items() if n is not None}
-    fits = _simplest(seen, tuple(start))
-    explained = {_by_growth(fit, tuple(start), tuple(end)) for fit in fits}
+    seen = {_sizes(knobs): length for knobs, length in lengths}
+    start, end = _sizes(base), _sizes(target)
+    explained = {_by_growth(fit, start, end) for fit in _simplest(seen, start)}
     if len(explained) != 1:
         raise ValueError(f"{len(explained)} ways to explain {seen}")
     return explained.pop()
 
 
-def _elsewhere(base: Sequence[int], target: Sequence[int]) -> Iterator[Sizes]:
-    """Base, target, all knobs moved together and each of them alone."""
-    yield tuple(base)
-    yield tuple(target)
-    grown = [i for i, (n, m) in enumerate(zip(base, target, strict=True)) if n != m]
-    for factor in (2, 4):
-        for moved in (grown, *([knob] for knob in grown)):
-            yield tuple(n * factor if i in moved else n for i, n in enumerate(base))
+def _sizes(knobs: Knobs) -> Sizes:
+    return tuple(pytree.tree_leaves(knobs))
 
 
 def _simplest(seen: Mapping[Sizes, int], base: Sizes) -> list[Mapping[Powers, float]]:

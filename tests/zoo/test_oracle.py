@@ -8,10 +8,8 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from ast import literal_eval
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 
@@ -22,7 +20,7 @@ from huggingface_hub.errors import StrictDataclassError
 from mufx.api import convert_source
 from mufx.manifest import ParameterEntry
 from tests.zoo import joined, oracle
-from tests.zoo.joined import Knobs, Part, parts
+from tests.zoo.joined import Knobs, Part, elsewhere, parts
 from tests.zoo.oracle import Judged, decided, judged
 from tests.zoo.specs import SPECS, Spec
 
@@ -82,7 +80,7 @@ def by_oracle(spec: Spec) -> dict[str, Judged]:
     args, kwargs = source.inputs(2, source.base)
     if spec.name in RECURRENT:
         args = tuple(x[:, :1] for x in args if isinstance(x, torch.Tensor))
-    largest = {axis: max(p.growth for p in parts) for axis, parts in joined_axes(spec).items()}
+    largest = {axis: max(p.growth for p in found) for axis, found in joined_axes(spec).items()}
     found = judged(model, wide, args, kwargs, largest)
     for reading in READINGS.get(spec.name, ()):
         given = [name for name in found if re.fullmatch(reading.activations, name)]
@@ -93,24 +91,28 @@ def by_oracle(spec: Spec) -> dict[str, Judged]:
 
 def joined_axes(spec: Spec) -> dict[tuple[str, int], frozenset[Part]]:
     """The axes of parameters whose parts grow unlike."""
+    built = [(knobs, shapes(spec, knobs)) for knobs in elsewhere(spec.base, spec.target)]
+    (_, at_base), *_ = built
+    found = {
+        (name, axis): parts(
+            [(knobs, shape[name][axis]) for knobs, shape in built if name in shape],
+            spec.base,
+            spec.target,
+        )
+        for name, at in at_base.items()
+        for axis in range(len(at))
+    }
+    return {axis: joined for axis, joined in found.items() if len(joined) > 1}
 
-    @cache
-    def shapes(knobs: str) -> Mapping[str, torch.Size]:
-        try:
-            with torch.device("meta"):
-                model = spec.source().build(**literal_eval(knobs))
-        except (ValueError, RuntimeError, StrictDataclassError):  # sizes that do not fit
-            return {}
-        return {name: p.shape for name, p in model.named_parameters()}
 
-    def length(name: str, axis: int, grown: Knobs) -> int | None:
-        shape = shapes(repr({**spec.fixed, **grown})).get(name)
-        return None if shape is None else shape[axis]
-
-    at_base = shapes(repr({**spec.fixed, **spec.base}))
-    axes = [(name, axis) for name, shape in at_base.items() for axis in range(len(shape))]
-    found = {axis: parts(partial(length, *axis), spec.base, spec.target) for axis in axes}
-    return {axis: parts for axis, parts in found.items() if len(parts) > 1}
+def shapes(spec: Spec, grown: Knobs) -> Mapping[str, torch.Size]:
+    """Of all parameters; of none where these sizes do not fit."""
+    try:
+        with torch.device("meta"):
+            model = spec.source().build(**{**spec.fixed, **grown})
+    except (ValueError, RuntimeError, StrictDataclassError):
+        return {}
+    return {name: p.shape for name, p in model.named_parameters()}
 
 
 def by_mufx(spec: Spec) -> dict[str, Judged]:
