@@ -30,6 +30,8 @@ from mufx.size_text import size_text
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _MUFX = os.path.dirname(__file__) + os.sep
+LIBRARIES = (_TORCH, _MUFX)
+"""What asks for a size from one of these folders is not the model."""
 _MACHINERY = tuple(
     _TORCH + name.replace("/", os.sep)
     for name in ("__init__.py", "fx/experimental/", "utils/_sympy/", "_tensor.py")
@@ -121,7 +123,7 @@ def _asking(frame: FrameType | None, is_bool: bool) -> FrameType | None:
     passed = _MACHINERY if is_bool else (*_MACHINERY, _MUFX)
     while frame is not None and frame.f_code.co_filename.startswith(passed):
         frame = frame.f_back
-    if frame is None or frame.f_code.co_filename.startswith((_TORCH, _MUFX)):
+    if frame is None or frame.f_code.co_filename.startswith(LIBRARIES):
         return None
     return frame
 

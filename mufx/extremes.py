@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -12,9 +11,8 @@ from typing import Any
 
 import torch
 
+from mufx.decisions import LIBRARIES
 from mufx.refusals import replaced
-
-_OWN = (os.path.dirname(torch.__file__) + os.sep, os.path.dirname(__file__) + os.sep)
 
 
 def extremes_stay_free() -> AbstractContextManager[None]:
@@ -25,8 +23,8 @@ def extremes_stay_free() -> AbstractContextManager[None]:
 
 def _extreme(python: Callable[..., Any], symbolic: Callable[..., Any]) -> Callable[..., Any]:
     def extreme(*args: Any, **kwargs: Any) -> Any:
-        by_torch = sys._getframe(1).f_code.co_filename.startswith(_OWN)
-        if by_torch or not any(isinstance(arg, torch.SymInt) for arg in args):
+        of_sizes = not kwargs and any(isinstance(arg, torch.SymInt) for arg in args)
+        if not of_sizes or sys._getframe(1).f_code.co_filename.startswith(LIBRARIES):
             return python(*args, **kwargs)
         return reduce(symbolic, args)
 

@@ -36,6 +36,7 @@ from torch.fx.experimental.symbolic_shapes import (
 from torch.nn.modules import transformer
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mufx import factory
 from mufx.decisions import Decision, FreeSizes, remarks
 from mufx.diagnostics import Diagnostic, MufxError, Place, error, note
 from mufx.extremes import extremes_stay_free
@@ -197,11 +198,8 @@ class _Forward(Recorder):
     def _refuse_involved(self, place: Place | None) -> None:
         if self.shape_env is not None and self.shape_env.involved:
             found = {self.symbols[symbol] for symbol in self.shape_env.involved}
-            raise _TooInvolvedError(dict.fromkeys(found, place or self._own_place()))
-
-    def _own_place(self) -> Place:
-        code = type(self.model).forward.__code__
-        return Place(code.co_filename, code.co_firstlineno, "", type(self.model).__name__)
+            place = place or factory.place_of(type(self.model))
+            raise _TooInvolvedError(dict.fromkeys(found, place))
 
     def _finish(self, names: str | None) -> Recording:
         simplify = self._simplifier()

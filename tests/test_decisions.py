@@ -70,6 +70,17 @@ def windows(h: Tensor) -> Tensor:
     return h.mean(1)
 
 
+class Caught(Net):
+    """Takes whatever error there is for a sequence that does not fit."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h: Tensor = self.head(self.embed(x))
+        try:
+            return self.body(h)
+        except RuntimeError:
+            return h
+
+
 DECIDED: dict[str, tuple[Body, str]] = {
     "a branch": (lambda h: h.mean(1) if h.shape[1] > 6 else h.amax(1), "x.shape[1] > 6"),
     "the other branch": (lambda h: h.mean(1) if h.shape[1] > 8 else h, "x.shape[1] <= 8"),
@@ -116,6 +127,27 @@ def test_the_emitted_model_is_right_or_refuses(body: Body, shape: tuple[int, int
         assert shape[1] != RECORDED[1]
     else:
         torch.testing.assert_close(got, original(tokens))
+
+
+def test_an_error_that_the_model_catches_does_not_hide_that_a_size_cannot_stay_free() -> None:
+    tokens = torch.randint(20, RECORDED)
+
+    conversion = mufx.convert(
+        lambda width: Caught(width, windows),
+        (tokens,),
+        {"width": 16},
+        {"width": 16},
+        vary=["width"],
+    )
+
+    (told,) = conversion.program.diagnostics
+    assert told.message.endswith("holds for x.shape[1] == 7")
+    assert told.place is not None
+    assert (told.place.file, told.place.cls) == (__file__, "Caught")
+    emitted = conversion.module(seed=0).eval()
+    original = Caught(16, windows).eval()
+    original.load_state_dict(emitted.state_dict())
+    torch.testing.assert_close(emitted(tokens), original(tokens))
 
 
 @pytest.mark.parametrize("body", [limited, asserted])
