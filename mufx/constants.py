@@ -116,13 +116,14 @@ def _constant_nodes(graph: fx.Graph, parameters: set[str]) -> frozenset[str]:
     overwritten = {
         n.args[0]
         for n in graph.nodes
-        if operation(n) in ("setitem", "copy", "index_put", "masked_fill", "scatter")
+        if operation(n) in ("copy", "index_put", "masked_fill", "scatter")
         and n.args
         and any(i is not n.args[0] for i in n.all_input_nodes)
+    } | {
+        buffer
+        for buffer, writers in written(graph).items()
+        if any(len(writer.all_input_nodes) > 1 for writer in writers)
     }
-    for buffer, writers in written(graph).items():
-        if any(len(writer.all_input_nodes) > 1 for writer in writers):
-            overwritten.add(buffer)
     for node in graph.nodes:
         if node.op in ("placeholder", "output") or node in overwritten or is_random(node):
             continue

@@ -31,7 +31,6 @@ from mufx.rules.reductions import REDUCTIONS
 from mufx.rules.table import argument, dims
 from mufx.rules.views import VIEWED
 from mufx.sizes import Axis, Slot
-from mufx.writing import written
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ class _Entries(Rows):
         super().__init__(walk.trace)
         self.sums, self.rank = walk.sums, axes
         self.buffers: dict[fx.Node, list[fx.Node]] = defaultdict(list)
-        for buffer, writers in written(walk.trace.graph).items():
+        for buffer, writers in walk.written.items():
             for writer in writers:
                 self.buffers[writer].append(buffer)
 

@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 from mufx.api import trace
 from mufx.check.experiment import Experiment
 from mufx.check.links import Link, Links
-from mufx.check.predicting import Prediction, _named
+from mufx.check.predicting import Prediction, named_nodes
 from mufx.check.starting import Side
 from mufx.check.training import SMALL
 from mufx.check.watch import LOGITS
@@ -408,6 +408,6 @@ def divided(experiment: Experiment) -> Division:
         real.append([measured(experiment, links, width, seed) for seed in seeds])
     nodes = last.trace.graph.nodes
     names = {node.name: str(node.target) for node in nodes if node.op == "get_attr"}
-    for name, node in _named(last.trace):
+    for name, node in named_nodes(last.trace):
         names |= {node.name: name, f"{node.name}/{LOGITS}": f"{name}/{LOGITS}"}
     return Division(tuple(widths), wanted, real, names)

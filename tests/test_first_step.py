@@ -14,7 +14,7 @@ import mufx
 from mufx.api import trace
 from mufx.check.alike import APART, Alike, Batch, Means, squared
 from mufx.check.bending import bending
-from mufx.check.predicting import Prediction, _named
+from mufx.check.predicting import Prediction, named_nodes
 from mufx.check.starting import Side
 from mufx.check.step import Part, Step
 from mufx.check.watch import activations
@@ -383,7 +383,7 @@ def test_every_change_of_a_small_model_has_the_size_that_is_predicted(optimizer:
     rate.step()
 
     after = activations(model, (inputs, {}))
-    names = {name: node.name for name, node in _named(found.start.trace)}
+    names = {name: node.name for name, node in named_nodes(found.start.trace)}
     off = {
         name: rms(after[name] - old) / 1e-6 / found.sizes()[names[name]]
         for name, old in before.items()
@@ -412,3 +412,55 @@ def test_what_is_small_before_a_gate_is_small_behind_it() -> None:
     nodes = {node.name: node for node in found.trace.graph.nodes}
 
     assert found.size(nodes["glu"]) < 0.01
+
+
+class State(nn.Module):
+    """One step of a recurrence from zeros, of which a small part is new."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(8, width, bias=False)
+        self.out = nn.Linear(width, 8, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.up(x)
+        state = torch.sigmoid(h) * torch.zeros(3, h.shape[-1]) + 0.01 * h
+        out: Tensor = self.out(state)
+        return out
+
+
+def test_a_state_of_zeros_adds_nothing() -> None:
+    found = step(State, (torch.randn(2, 3, 8),))
+    nodes, start = nodes_of(found), found.start
+
+    assert start.size(nodes["add"]) == pytest.approx(0.01 * start.size(nodes["linear"]))
+
+
+class Scan(nn.Module):
+    """A projection whose last rows make two vectors of a fixed size, as Mamba's B and C."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(8, width, bias=False)
+        self.parts = nn.Linear(width, width // 4 + 16, bias=False)
+        self.back = nn.Linear(width // 4, width, bias=False)
+        self.out = nn.Linear(width, 8, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.up(x)
+        step, b, c = self.parts(h).split([h.shape[-1] // 4, 8, 8], -1)
+        shared = (b @ c.mT).sum(-1, keepdim=True)
+        out: Tensor = self.out(self.back(step) * shared)
+        return out
+
+
+def test_rows_that_read_out_start_smaller_than_the_others() -> None:
+    inputs = (torch.randn(2, 3, 8),)
+    program = mufx.convert(Scan, inputs, base={"width": 64}, target={"width": 256}).program
+    prediction = Prediction(program, program.train, converted=True, batch=2)
+
+    sizes, _ = prediction.starts(4.0)
+
+    assert program.row_blocks.keys() == {"parts.weight"}
+    assert sizes[":matmul#1"] == pytest.approx(-1.0)  # of both vectors the root of the width
+    assert sizes["back:linear#1"] == pytest.approx(0.0)

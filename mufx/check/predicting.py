@@ -34,7 +34,7 @@ def by_design(program: Program, m: float) -> dict[str, float]:
     found = {n: v.ratio for n, v in walk.values.items() if isinstance(v, Magnitude)}
     return {
         name: math.log(found[node.name]) / math.log(m)
-        for name, node in _named(program.train)
+        for name, node in named_nodes(program.train)
         if found.get(node.name, 0.0) > 0
     }
 
@@ -59,7 +59,7 @@ class Prediction:
         """By node: the exponent in `m` of its change in one small step; none where it is zero."""
         base, target = (self._changes(side) for side in Side)
         found: dict[str, float] = {}
-        for name, node in _named(self.trace):
+        for name, node in named_nodes(self.trace):
             for suffix in ("", f"/{LOGITS}"):
                 small, large = (c.get(node.name + suffix, 0.0) for c in (base, target))
                 if min(small, large) > math.sqrt(ZERO):
@@ -75,7 +75,7 @@ class Prediction:
         out of a fused weight are smaller than its others: it is left out.
         """
         base, target = (self._walked(side, self._designed) for side in Side)
-        named, design = list(_named(self.trace)), by_design(self.program, m)
+        named, design = list(named_nodes(self.trace)), by_design(self.program, m)
         designs = {node.name: design.get(name, 0.0) for name, node in named}
         sizes: dict[str, float] = {}
         inputs: dict[str, float] = {}
@@ -170,7 +170,7 @@ def _rows(trace: Trace) -> float:
     return float(max(rows, default=BATCH))
 
 
-def _named(trace: Trace) -> Iterator[tuple[str, fx.Node]]:
+def named_nodes(trace: Trace) -> Iterator[tuple[str, fx.Node]]:
     """The operations, with the names that a watch gives them."""
     seen: Counter[tuple[str, str]] = Counter()
     for node in trace.graph.nodes:
