@@ -31,8 +31,16 @@ _SAME_VALUE = frozenset(
 class Constants:
     """Finds the constant nodes of a trace, and computes their magnitudes on demand."""
 
-    def __init__(self, trace: Trace, base: Construction, target: Construction) -> None:
+    def __init__(
+        self,
+        trace: Trace,
+        base: Construction,
+        target: Construction,
+        tables: frozenset[str] = frozenset(),
+    ) -> None:
         """`base` and `target` give the values of buffers.
+
+        `tables` are parameters that count as constants, as they are constructed.
 
         Raises:
             MufxError: `MUF103` for tensors that the model holds and does not register.
@@ -40,11 +48,12 @@ class Constants:
         raise_errors(_unregistered(trace, target))
         self.trace = trace
         self.base, self.target = base, target
-        parameters = {n for n, _ in target.model.named_parameters(remove_duplicate=False)}
+        named = target.model.named_parameters(remove_duplicate=False)
+        parameters = {n for n, _ in named} - tables
         found = _constant_nodes(trace.graph, parameters)
         self._names = found & trace.base_nodes.keys()  # what a pass inserted has its own rule
         self._found: dict[str, Magnitude] = {}
-        self._sizes: dict[str, float] = {}
+        self._sizes: dict[str, tuple[float, float]] = {}
 
     def __contains__(self, node: fx.Node) -> bool:
         """Whether the node depends on no input and no parameter."""
@@ -58,17 +67,21 @@ class Constants:
 
     def base_size(self, node: fx.Node) -> float:
         """The root mean square of its values at base; 1 where that says nothing, as of a mask."""
+        return self.sizes(node)[0]
+
+    def sizes(self, node: fx.Node) -> tuple[float, float]:
+        """The same at base and at target."""
         if node.name not in self._sizes:
-            self._sizes[node.name] = self._measured_size(node)
+            self._sizes[node.name] = self._measured_sizes(node)
         return self._sizes[node.name]
 
-    def _measured_size(self, node: fx.Node) -> float:
+    def _measured_sizes(self, node: fx.Node) -> tuple[float, float]:
         value = self.trace.recording.values.get(node.name)
         if value is None or not value.dtype.is_floating_point or self.magnitude(node).neutral:
-            return 1.0
-        found = _evaluate(self.trace.base_nodes[node.name], self.trace.base, self.base)
-        size = 0.0 if found is None else float(found.double().square().mean().sqrt())
-        return size if 0 < size < math.inf else 1.0
+            return 1.0, 1.0
+        small = _evaluate(self.trace.base_nodes[node.name], self.trace.base, self.base)
+        large = _evaluate(node, self.trace.recording, self.target)
+        return _size(small), _size(large)
 
     def _measure(self, node: fx.Node) -> Magnitude:
         value = self.trace.recording.values.get(node.name)
@@ -147,6 +160,11 @@ def _evaluate(
     }
     result: Any = run_nodes(needed, buffers, "cpu")[node]
     return result if isinstance(result, torch.Tensor) else None
+
+
+def _size(value: torch.Tensor | None) -> float:
+    size = 0.0 if value is None else float(value.double().square().mean().sqrt())
+    return size if 0 < size < math.inf else 1.0
 
 
 def _ancestors(node: fx.Node) -> list[fx.Node]:

@@ -29,3 +29,16 @@ def is_table(program: Program, name: str) -> bool:
 def is_added_table(program: Program, name: str) -> bool:
     """Computed values that are added, multiplied or looked up entry by entry."""
     return is_table(program, name) and program.labels[name].role in (Role.INPUT, Role.SCALAR)
+
+
+_NOT_FROM_THE_GRID = 1.1
+"""Times: what the number of points does to the size of a table between two ends is less."""
+
+
+def kept_change(program: Program, name: str) -> float | None:
+    """How the size of a table that a conversion leaves alone changes with width, where it does."""
+    small, large = (init.size for init in program.inits[name])
+    if not is_added_table(program, name) or not small or not large:
+        return None
+    is_grid = 1 / _NOT_FROM_THE_GRID < large / small < _NOT_FROM_THE_GRID
+    return None if is_grid else large / small

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from mufx.align import Trace
+from mufx.constants import Constants
 from mufx.diagnostics import error
 from mufx.init_sizes import compared
 from mufx.magnitudes import Site, SiteKind
 from mufx.passes.assign_roles import excluded_by
 from mufx.program import Optimizer, Program
 from mufx.ratios import Check, Finding, Scaling
+from mufx.rules import RuleTable
 from mufx.sizes import same
 
 
@@ -42,10 +46,13 @@ def findings(program: Program) -> list[Finding]:
     return list(dict.fromkeys(found))
 
 
-def walked(program: Program, trace: Trace) -> Check:
+Checking = Callable[[Trace, Constants, RuleTable, Mapping[str, Scaling]], Check]
+
+
+def walked(program: Program, trace: Trace, kind: Checking = Check) -> Check:
     """The calculation over one trace, finished: what it found, and the size of every value."""
     scalings = {name: _scaling(program, name) for name in program.inits}
-    walk = Check(trace, program.constants(trace), program.rules, scalings)
+    walk = kind(trace, program.constants(trace), program.rules, scalings)
     walk.corrections.update(buffers(program))
     walk.run()
     return walk

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from mufx.diagnostics import Diagnostic, Place, error, note, warning
-from mufx.init_sizes import compared, is_added_table, is_table
+from mufx.init_sizes import compared, is_added_table, is_table, kept_change
 from mufx.matrices import summed_entries
 from mufx.program import Program
 from mufx.ratios import Walk
@@ -49,10 +49,6 @@ def scale_inits(program: Program) -> Program:
     return replace(program, init_corrections=corrections, row_corrections=rows).report(*told)
 
 
-_NOT_FROM_THE_GRID = 1.1
-"""Times: what the number of points does to the size of a table between two ends is less."""
-
-
 def _computed(program: Program, name: str, summed: Mapping[str, Place]) -> Iterator[Diagnostic]:
     """What is told of values that are computed, and not drawn."""
     anchor = program.labels[name].anchor
@@ -67,7 +63,7 @@ def _computed(program: Program, name: str, summed: Mapping[str, Place]) -> Itera
             place=anchor.place,
         )
         return
-    change = _change(program, name)
+    change = kept_change(program, name)
     if change is None:
         return
     if name in summed:
@@ -89,18 +85,9 @@ def _computed(program: Program, name: str, summed: Mapping[str, Place]) -> Itera
         )
 
 
-def _change(program: Program, name: str) -> float | None:
-    """How the size of a table that contracts nothing changes with width, where it does."""
-    small, large = (init.size for init in program.inits[name])
-    if not is_added_table(program, name) or not small or not large:
-        return None
-    is_grid = 1 / _NOT_FROM_THE_GRID < large / small < _NOT_FROM_THE_GRID
-    return None if is_grid else large / small
-
-
 def _summed(program: Program) -> dict[str, Place]:
     """Where the values of such tables are summed over, in a program without errors."""
-    tables = {name for name in program.inits if _change(program, name) is not None}
+    tables = {name for name in program.inits if kept_change(program, name) is not None}
     found: dict[str, Place] = {}
     for trace in program.traces if tables and not program.is_refused else ():
         walk = Walk(trace, program.constants(trace), program.rules)

@@ -23,10 +23,10 @@ from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 from mufx.api import trace
 from mufx.check.experiment import Experiment
 from mufx.check.links import Link, Links
-from mufx.check.predicting import Prediction, named_nodes
+from mufx.check.predicting import Prediction
 from mufx.check.starting import Side
 from mufx.check.training import SMALL
-from mufx.check.watch import LOGITS
+from mufx.check.watch import LOGITS, named_nodes
 from mufx.program import Optimizer
 from mufx.recording import InputDevice, Recording, Size
 from mufx.sweep.settings import Parametrization, Point

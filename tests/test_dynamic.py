@@ -9,14 +9,17 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 import mufx
 from mufx.api import Conversion, convert_source
-from mufx.check.predicting import by_design
+from mufx.check.designing import by_design
 from mufx.check.request import Variant
 from mufx.check.result import Checked
 from mufx.program import Program
-from mufx.source import Source
+from mufx.source import Source, from_callable
 from tests.checks import CASES, Case, Convert
 
 GROWS = 0.15  # a slope over its prediction that no change may exceed
@@ -48,6 +51,32 @@ def test_the_prediction_of_a_tied_model_is_its_folded_readout() -> None:
     found = by_design(program, 8)
 
     assert {node: power for node, power in found.items() if power} == {"ln_f:layer_norm#1": -1}
+
+
+class Decays(nn.Module):
+    """A decay for every channel, -(1 ... dim), as Mamba 2 has one for every head."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.steps = nn.Linear(8, dim)
+        self.log_decay = nn.Parameter(torch.log(torch.arange(1.0, dim + 1)))
+        self.out = nn.Linear(dim, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(torch.exp(-self.log_decay.exp() * F.softplus(self.steps(x))))
+
+
+def test_computed_values_that_are_kept_are_part_of_the_design() -> None:
+    knobs = {"dim": 64}, {"dim": 512}
+    source = from_callable(Decays, lambda n, dim: torch.randn(n, 8), *knobs)
+    program = convert_source(source).program
+
+    found = by_design(program, 8)
+
+    assert {d.code for d in program.diagnostics} == {"MUF204"}
+    (product,) = {node for node, power in found.items() if power}
+    assert product == ":mul#1"
+    assert found[product] == pytest.approx(1.0, abs=0.01)  # sqrt(mean of h**2) over 1 ... dim
 
 
 # -- broken on purpose --------------------------------------------------------------------------

@@ -14,10 +14,10 @@ import mufx
 from mufx.api import trace
 from mufx.check.alike import APART, Alike, Batch, Means, squared
 from mufx.check.bending import bending
-from mufx.check.predicting import Prediction, named_nodes
+from mufx.check.predicting import Prediction
 from mufx.check.starting import Side
 from mufx.check.step import Part, Step
-from mufx.check.watch import activations
+from mufx.check.watch import activations, named_nodes
 
 DIM = 4000
 

@@ -8,8 +8,9 @@ from functools import partial
 
 from mufx.api import trace
 from mufx.applying import applied
+from mufx.check.designing import by_design
 from mufx.check.experiment import Experiment, digest, planned
-from mufx.check.predicting import Prediction, by_design
+from mufx.check.predicting import Prediction
 from mufx.check.request import Request, Variant
 from mufx.check.result import Checked, NodeRow, Part
 from mufx.check.slopes import Slope, fitted

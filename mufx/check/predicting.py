@@ -3,40 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import fx
 
 from mufx.align import Trace
 from mufx.check.alike import Batch
+from mufx.check.designing import by_design
 from mufx.check.gradients import gradients
 from mufx.check.links import Links
 from mufx.check.starting import ZERO, Side
 from mufx.check.step import Step
-from mufx.check.watch import LOGITS, named
+from mufx.check.watch import LOGITS, named_nodes
 from mufx.magnitudes import Magnitude, Weight
-from mufx.passes.prove import buffers, walked
+from mufx.passes.prove import buffers
 from mufx.program import Optimizer, Program
 from mufx.rows import Rows
 from mufx.rules import operation
 from mufx.rules.contractions import CONTRACTIONS
 from mufx.source import BATCH
-
-
-def by_design(program: Program, m: float) -> dict[str, float]:
-    """By node of the emitted module in training: the exponent of its size in `m`.
-
-    0 nearly everywhere. Where a multiplier is folded into a gain or a bias it is not, on purpose.
-    """
-    walk = walked(program, program.train)
-    found = {n: v.ratio for n, v in walk.values.items() if isinstance(v, Magnitude)}
-    return {
-        name: math.log(found[node.name]) / math.log(m)
-        for name, node in named_nodes(program.train)
-        if found.get(node.name, 0.0) > 0
-    }
 
 
 @dataclass(frozen=True)
@@ -168,11 +154,3 @@ def _rows(trace: Trace) -> float:
     shapes = [trace.axes.get(node.name, ()) for node in output.all_input_nodes]
     rows = [math.prod(a.target for a in axes[:-1]) for axes in shapes if len(axes) > 1]
     return float(max(rows, default=BATCH))
-
-
-def named_nodes(trace: Trace) -> Iterator[tuple[str, fx.Node]]:
-    """The operations, with the names that a watch gives them."""
-    seen: Counter[tuple[str, str]] = Counter()
-    for node in trace.graph.nodes:
-        if node.op.startswith("call_"):
-            yield named(node, trace.recording.origins[node.name], seen), node

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
+from mufx.align import Trace
 from mufx.inputs import Inputs
 from mufx.recorder import TorchFunction, is_inplace, is_recordable, mutates, spelling, tensors
 from mufx.recording import Origin
@@ -113,8 +114,16 @@ def numbered(path: str, operation: str, seen: Seen) -> str:
     return f"{path}:{operation}#{seen[path, operation]}"
 
 
+def named_nodes(trace: Trace) -> Iterator[tuple[str, fx.Node]]:
+    """The operations of a recorded graph, with the same names."""
+    seen: Seen = Counter()
+    for node in trace.graph.nodes:
+        if node.op.startswith("call_"):
+            yield named(node, trace.recording.origins[node.name], seen), node
+
+
 def named(node: fx.Node, origin: Origin, seen: Seen) -> str:
-    """The same of a node in a recorded graph."""
+    """The name of the next of them."""
     return numbered(origin.call.path if origin.call is not None else "", operation(node), seen)
 
 

@@ -50,8 +50,9 @@ largest slope of what any activation learns over width, the median size of these
 largest in standard parametrization. 0 is independent of width. They are left empty where the check
 has not run.
 
-One model does not pass the dynamic check: Mamba 2 computes A as -(1, ..., heads), a conversion
-keeps these values and tells so (`MUF204`), and what A is multiplied with grows with the heads.
+One row does not pass the dynamic check, `mamba2-heads`: Mamba 2 computes A as -(1, ..., heads), a
+conversion keeps these values and tells so (`MUF204`), so that ever more heads forget at once. With
+heads that grow in size, not in number, `mamba2` passes.
 """
 FALLS = """
 ## What falls

@@ -85,6 +85,13 @@ def _passes_on(row: NodeRow, found: Checked) -> bool:
     return last.change.value is not None and slope(last) + 2 * last.change.error >= FALLS
 
 
+def _decays(row: NodeRow, found: Checked) -> bool:
+    """Whether values that grow by design are part of the module of a node."""
+    return any(
+        _module(other) == _module(row) and other.design > 0.5 for other in found.of(Variant.MUP)
+    )
+
+
 def _module(row: NodeRow) -> str:
     return row.node.partition(":")[0]
 
@@ -121,6 +128,23 @@ CAUSES: Final = (
         r"(?i)norm[^:]*:(mean|add|rsqrt|pow|var|sqrt)#\d+$",
         "what leaves the norm does not fall",
         _passes_on,
+    ),
+    Cause(
+        "reads out beside others",
+        "rows of a fused weight that read out start with width**-0.5, and what they make is part "
+        "of a node that other rows fill: the steps of Mamba 2, before their bias is added",
+        r"mixer:[a-z_]+#\d+$",
+        "the predicted change in a first step falls as far",
+        lambda row, _: row.predicted is not None and row.predicted - row.design < FALLS,
+    ),
+    Cause(
+        "forgets",
+        "exp(-A t) of decays A that a conversion keeps (`MUF204`), where they grow with the width: "
+        "ever more heads keep nothing of the chunk before",
+        r"mixer:(mul|einsum)#\d+$",
+        "a node of the same module grows by design",
+        _decays,
+        lowest=-1.5,
     ),
 )
 """Beside these nothing may fall; the first that explains a node counts."""

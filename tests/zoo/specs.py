@@ -33,6 +33,7 @@ class Spec:
         steps: How many it takes.
         seeds: How many runs at each width; more where few heads are drawn at random.
         wide: How many times as wide as the row it is; more where the row has very few channels.
+        departs: The ends of the nodes that depart in it, for values that a conversion keeps.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Spec:
     steps: int = 8
     seeds: int = 2
     wide: int = 1
+    departs: frozenset[str] = frozenset()
 
     def source(self) -> Source:
         """What mufx converts."""
@@ -271,10 +273,21 @@ DECODERS = (
     Spec(
         "mamba2",
         "hf:mamba2",
+        {"hidden_size": 64, "head_dim": 16},
+        {"hidden_size": 256, "head_dim": 64},
+        {**_TEXT, "state_size": 8, "num_heads": 8, "n_groups": 1, "chunk_size": 8},
+        lr=4e-3,
+        steps=24,
+        seeds=4,
+    ),
+    Spec(  # A is computed as -(1, ..., heads), and kept
+        "mamba2-heads",
+        "hf:mamba2",
         {"hidden_size": 64, "num_heads": 8},
         {"hidden_size": 256, "num_heads": 32},
         {**_TEXT, "state_size": 8, "head_dim": 16, "n_groups": 1, "chunk_size": 8},
         seeds=4,
+        departs=frozenset({"mixer:mul#3", "mixer:mul#6"}),
     ),
 )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mufx.check.request import Request, Variant
@@ -33,6 +35,11 @@ def found(*rows: NodeRow) -> Checked:
             "follows a router's logits",
         ),
         ([row("h.0.norm:mean#1", -0.4), row("h.0.norm:mul#1", 0.0)], "inside a norm"),
+        ([replace(row("h.0.mixer:add#1", -0.4), predicted=-0.5)], "reads out beside others"),
+        (
+            [replace(row("h.0.mixer:mul#1", 1.0), design=1.0), row("h.0.mixer:mul#2", -1.4)],
+            "forgets",
+        ),
     ],
 )
 def test_a_fall_has_a_cause_that_is_seen(rows: list[NodeRow], cause: str) -> None:
@@ -49,8 +56,11 @@ def test_a_fall_has_a_cause_that_is_seen(rows: list[NodeRow], cause: str) -> Non
         [row("h.1.attn:matmul#1", -0.2, start=-0.5), row("h.0.attn:softmax#1", -0.4)],
         # What leaves the norm falls as well.
         [row("h.0.norm:mean#1", -0.4), row("h.0.norm:mul#1", -0.4)],
+        [replace(row("h.0.mixer:add#1", -0.4), predicted=-0.1)],
+        # No value of this mixer grows by design.
+        [replace(row("h.1.mixer:mul#1", 1.0), design=1.0), row("h.0.mixer:mul#2", -1.4)],
     ],
-    ids=["no cause", "too far", "elsewhere", "passed on"],
+    ids=["no cause", "too far", "elsewhere", "passed on", "not predicted", "kept elsewhere"],
 )
 def test_a_fall_without_what_must_be_seen_beside_is_not_explained(rows: list[NodeRow]) -> None:
     name, slope = rows[-1].node, rows[-1].change.value
