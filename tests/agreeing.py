@@ -12,7 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
+from mufx.check.experiment import Experiment
 from mufx.check.request import Variant
 from mufx.check.result import NodeRow
 from mufx.check.watch import activations
@@ -26,6 +29,11 @@ _APART = 0.1
 _SHAPE = Cause("the shape")
 VARIANTS = (Variant.SP, Variant.MUP)
 WIDER_PAIRS = (("gpt", "sgd"), ("llama", "sgd"), ("encoder", "sgd"))
+SOWN = (
+    *((name, optimizer, Variant.MUP) for name, optimizer in WIDER_PAIRS),
+    ("llama", "adamw", Variant.SP),
+    ("llama", "sgd", Variant.SP),
+)
 HEAD = """# Predicted and measured
 
 Written by `python -m tests.agreeing`: for every node of the examples, the slope over width of what
@@ -64,12 +72,25 @@ under Adam and 1 under SGD.
 SEEDS = """
 ## Twelve seeds
 
-The same in the maximal update parametrization at the widths of the first table, with twelve seeds:
-what differs from seed to seed has become smaller.
+The same at the widths of the first table, with twelve seeds: what differs from seed to seed has
+become smaller.
 
-| example | optimizer | nodes | within 0.1 | median difference |
-|---|---|--:|--:|--:|
+| example | optimizer | variant | nodes | agree | within 0.1 | median difference |
+|---|---|---|--:|--:|--:|--:|
 """
+MATCHED = """
+## Through the same matrix
+
+What the blocks of the Llama add to the stream is x = W y, and its change is W dy beside what W
+learns. The mean over the width of x dx, squared, in standard parametrization under SGD, with 24
+seeds, over that of as many independent products. *from before* is what the mean of y dy makes of
+it: W keeps it, and adds what chance alone gives. *beside* is x dx without it.
+
+| x | width | all | from before | beside |
+|---|--:|--:|--:|--:|
+"""
+LAST = ("layers.0.attn.wo", "layers.0.mlp.w_down", "layers.1.attn.wo", "layers.1.mlp.w_down")
+"""The last weight of each block."""
 ROOTS = """
 ## Where they come from
 
@@ -141,6 +162,8 @@ def summary(name: str, optimizer: str, rows: Iterable[NodeRow]) -> str:
     lines: list[str] = []
     for variant in VARIANTS:
         mine = [row for row in rows if row.variant is variant]
+        if not mine:
+            continue
         off = np.abs([difference(row) for row in mine])
         agree = sum(not row.disagrees for row in mine)
         numbers = f"{len(mine)} | {agree} | {(off <= _APART).sum()} | {np.median(off):.2f}"
@@ -162,19 +185,15 @@ def wider(name: str, optimizer: str) -> str:
     """A line for the nodes of an example that starts four times as wide."""
     case = CASES[name]
     base = {knob: n * 4 if knob in case.growing else n for knob, n in case.base.items()}
-    return _line(name, optimizer, replace(case, base=base), seeds=2)
-
-
-def sown(name: str, optimizer: str) -> str:
-    """The same of one with twelve seeds."""
-    return _line(name, optimizer, CASES[name], seeds=12)
-
-
-def _line(name: str, optimizer: str, case: Case, seeds: int) -> str:
-    rows = first_steps(case, optimizer, (Variant.MUP,), seeds=seeds)
+    rows = first_steps(replace(case, base=base), optimizer, (Variant.MUP,), seeds=2)
     off = np.abs([difference(row) for row in rows])
     numbers = f"{len(rows)} | {(off <= _APART).sum()} | {np.median(off):.2f}"
     return f"| {name} | {optimizer} | {numbers} |\n"
+
+
+def sown(name: str, optimizer: str, variant: Variant) -> str:
+    """One with twelve seeds."""
+    return summary(name, optimizer, first_steps(CASES[name], optimizer, (variant,), seeds=12))
 
 
 def doublings(optimizer: str, widths: tuple[int, ...] = (512, 1024, 2048, 4096)) -> str:
@@ -275,6 +294,41 @@ def uneven(case: Case, seeds: int = 3) -> str:
     )
 
 
+def matched(case: Case, seeds: int = 24) -> str:
+    """A line for the last weight of each block, at the smallest and at the largest width."""
+    made = case.experiment(Variant.SP, optimizer="sgd", steps=1, seeds=seeds)
+    widths = sorted(made.models.widths)
+    lines: list[str] = []
+    for name, width in itertools.product(LAST, (widths[0], widths[-1])):
+        parts = [_products(made, name, width, seed) for seed in range(seeds)]
+        numbers = " | ".join(f"{part:.2f}" for part in np.mean(parts, axis=0))
+        lines.append(f"| `{name}` | {width} | {numbers} |\n")
+    return "".join(lines)
+
+
+def _products(made: Experiment, name: str, width: int, seed: int) -> tuple[float, float, float]:
+    """Of one weight and seed: all, what comes from before the weight, and the rest."""
+    model, optimizer = made.models.made(Point(Parametrization.SP, width, seed), {"lr": 1e-6})
+    batch, *_ = made.feed.batches(seed, 2, made.models.device, made.models.widths[width])
+    model.double()
+    seen: list[tuple[Tensor, Tensor]] = []
+    weight = model.get_submodule(name)
+    assert isinstance(weight, nn.Linear)
+    weight.register_forward_hook(lambda _, given, x: seen.append((given[0].detach(), x.detach())))
+    size = float(weight.weight.detach().square().mean())
+    torch.autograd.backward(made.feed.loss(model, batch))
+    optimizer.step()
+    made.feed.loss(model, batch)
+    (y, x), (moved_y, moved_x) = seen
+    dy, dx = moved_y - y, moved_x - x
+    before, after = size * x.shape[-1] * (y * dy).sum(-1), (x * dx).sum(-1)
+    independent = (x.square().sum(-1) * dx.square().sum(-1)).mean() / x.shape[-1]
+    all_of_it, kept, rest = (
+        float(part.square().mean() / independent) for part in (after, before, after - before)
+    )
+    return all_of_it, kept, rest
+
+
 def attention(name: str, node: str) -> str:
     """By width: the gradients of queries and keys over those of values."""
     found = division(name, "sgd")
@@ -301,10 +355,10 @@ def main() -> None:
     origins = ROOTS + "".join(root for root, _ in causes)
     nodes = NODES + "".join(node for _, node in causes)
     beyond = WIDER + "".join(itertools.starmap(wider, WIDER_PAIRS))
-    seeds = SEEDS + "".join(itertools.starmap(sown, WIDER_PAIRS))
+    seeds = SEEDS + "".join(itertools.starmap(sown, SOWN))
     further = FURTHER + "".join(map(doublings, OPTIMIZERS))
     keys = KEYS + "".join(itertools.starmap(attention, ATTENTIONS))
-    rows = UNEVEN + uneven(CASES["llama"])
+    rows = UNEVEN + uneven(CASES["llama"]) + MATCHED + matched(CASES["llama"])
     page = HEAD + table + WORST + rest + origins + rows + beyond + seeds + further + keys + nodes
     PAGE.write_text(page, encoding="utf-8")
 

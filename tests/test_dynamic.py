@@ -63,7 +63,8 @@ class Decays(nn.Module):
         self.out = nn.Linear(dim, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(torch.exp(-self.log_decay.exp() * F.softplus(self.steps(x))))
+        out: Tensor = self.out(torch.exp(-self.log_decay.exp() * F.softplus(self.steps(x))))
+        return out
 
 
 def test_computed_values_that_are_kept_are_part_of_the_design() -> None:
