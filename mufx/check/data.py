@@ -7,8 +7,9 @@ from itertools import islice
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves
 
+from mufx.devices import moved
 from mufx.diagnostics import MufxError
 from mufx.inputs import Inputs
 from mufx.knobs import Knobs
@@ -43,8 +44,7 @@ class Feed:
         if self.classes is not None:
             shape, high = self.classes
             args = (*args, torch.randint(high, shape))
-        moved: Inputs = tree_map_only(Tensor, lambda t: t.to(device), (args, kwargs))
-        return [moved] * count
+        return [moved((args, kwargs), device)] * count
 
 
 def feed(source: Source, data: Data | None, batch: int, loss: Loss) -> Feed:

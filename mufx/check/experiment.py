@@ -18,6 +18,7 @@ from mufx.check.data import Feed, feed
 from mufx.check.request import Request, Variant
 from mufx.check.training import Run, first_step, run
 from mufx.check.widths import check_widths
+from mufx.devices import device_of
 from mufx.diagnostics import MufxError, Place, error
 from mufx.discovery import Found
 from mufx.factory import place_of
@@ -93,7 +94,7 @@ def planned(
     """
     _check_rate(request.lr)
     place = place or place_of(source.build)
-    device = device_of(request.device)
+    device = device_of(request.device, "MUF761")
     models = Models(source, {}, request.optimizer, request.form, device, convert)
     if request.widths is None and growing(source):
         models.conversion(dict(source.target))
@@ -139,24 +140,6 @@ def digest(experiment: Experiment, width: int) -> str:
     data = experiment.feed.data.digest if experiment.feed.data is not None else None
     parts = [models.source.digest, dict(models.source.base), asdict(request), data]
     return sha256(json.dumps([parts, sorted(decided.values())], default=repr).encode()).hexdigest()
-
-
-def device_of(name: str) -> torch.device:
-    """A device that is there.
-
-    Raises:
-        MufxError: `MUF761`.
-    """
-    hint = "write --device cpu or --device cuda"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as problem:
-        what = f"--device {name}: {str(problem).splitlines()[0]}"
-        raise MufxError(error("MUF761", what, hint=hint)) from None
-    if device.type == "meta":
-        raise MufxError(error("MUF761", "--device meta holds no numbers to train", hint=hint))
-    return device
 
 
 def _check_rate(lr: float) -> None:

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mufx.devices import moved
 from mufx.diagnostics import Diagnostic, MufxError, Place, error
 from mufx.factory import place_of
 from mufx.inputs import Inputs, at_sizes
@@ -97,7 +98,7 @@ def batches(
             raise MufxError(_ended(data, step, steps)) from None
         except Exception as problem:
             raise MufxError(_failed(data, problem)) from problem
-        yield _arguments(given, data.place, device)
+        yield moved(_arguments(given, data.place), device)
 
 
 def _iterator(data: Data, batch: int, knobs: Knobs) -> Iterator[object]:
@@ -112,20 +113,16 @@ def _iterator(data: Data, batch: int, knobs: Knobs) -> Iterator[object]:
     raise MufxError(error("MUF753", what, hint=_HINT, place=data.place))
 
 
-def _arguments(given: object, place: Place, device: torch.device) -> Inputs:
+def _arguments(given: object, place: Place) -> Inputs:
     if isinstance(given, Tensor):
-        return (given.to(device),), {}
+        return (given,), {}
     if isinstance(given, tuple | list):
-        return tuple(_moved(v, device) for v in cast("tuple[object, ...]", given)), {}
+        return tuple(cast("tuple[object, ...]", given)), {}
     if isinstance(given, Mapping):
         items = cast("Mapping[object, object]", given).items()
-        return (), {str(name): _moved(value, device) for name, value in items}
+        return (), {str(name): value for name, value in items}
     what = f"a batch is a {type(given).__name__}, not a tensor, a tuple or a dict"
     raise MufxError(error("MUF753", what, hint=_HINT, place=place))
-
-
-def _moved(value: object, device: torch.device) -> object:
-    return value.to(device) if isinstance(value, Tensor) else value
 
 
 def _folder(data: Data) -> Path:

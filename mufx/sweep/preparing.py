@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
-import torch
-
+from mufx.devices import device_of
 from mufx.diagnostics import Diagnostic, MufxError, error
 from mufx.discovery import Found
 from mufx.knobs import parse_knobs
@@ -60,7 +59,9 @@ def prepared(request: Request, source: Source, found: Found) -> tuple[Objective,
     place = found.factory.place
     widths = widths_of(source, _widths(request.widths), place)
     data = load_data(request.data) if request.data is not None else data_of(found.module)
-    models = Models(source, widths, request.optimizer, request.form, _device(request.device))
+    models = Models(
+        source, widths, request.optimizer, request.form, device_of(request.device, "MUF751")
+    )
     for knobs in widths.values():
         models.conversion(knobs, knobs_among(fixed, request.optimizer))
     settings = _settings(request, models, found, data, fixed)
@@ -158,16 +159,3 @@ def _check_numbers(
 
 def _malformed(option: str, text: str, why: str) -> Diagnostic:
     return error("MUF751", f"{option} {text} {why}", hint="write --widths 64:1024 or 64,128,256")
-
-
-def _device(name: str) -> torch.device:
-    hint = "write --device cpu or --device cuda"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as problem:
-        what = f"--device {name}: {str(problem).splitlines()[0]}"
-        raise MufxError(error("MUF751", what, hint=hint)) from None
-    if device.type == "meta":
-        raise MufxError(error("MUF751", "--device meta holds no numbers to train", hint=hint))
-    return device
