@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from types import ModuleType
 
@@ -23,9 +24,11 @@ from mufx import manifest as manifests
 from mufx.diagnostics import Diagnostic, raise_errors
 from mufx.emit import optim_mup
 from mufx.emit.initialisation import InitScale
+from mufx.emit.tables import TABLES_FILE, tables_of
 from mufx.emit.writer import Emission, emit
 from mufx.garbage import uncollected
 from mufx.manifest import Manifest
+from mufx.output import write_files
 from mufx.passes import PASSES
 from mufx.precision import with_taken_types
 from mufx.program import Change, Optimizer, Pass, Program, Role
@@ -173,20 +176,26 @@ class Conversion:
         """The learning-rate groups and everything known of each parameter."""
         return _manifest(self.program, self.text)
 
-    def files(self) -> dict[str, str]:
-        """The emitted files by name."""
-        return {
+    @cached_property
+    def tables(self) -> Mapping[str, torch.Tensor]:
+        """By name: numbers that no torch function computed, such as a table made with numpy."""
+        return tables_of(self.program.target)
+
+    def files(self) -> dict[str, str | bytes]:
+        """The emitted files by name; the tables, where there are any, are one more."""
+        files: dict[str, str | bytes] = {
             MODULE_FILE: self.text,
             OPTIM_FILE: inspect.getsource(optim_mup),
             MANIFEST_FILE: manifests.dumps(self.manifest),
         }
+        if self.tables:
+            torch.save(dict(self.tables), held := BytesIO())
+            files[TABLES_FILE] = held.getvalue()
+        return files
 
     def write(self, folder: str | Path) -> None:
         """Writes the emitted files into a folder, which is made."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in self.files().items():
-            (folder / name).write_text(text, encoding="utf-8")
+        write_files(Path(folder), self.files())
 
     def module(self, device: str | torch.device = "cpu", seed: int = 0) -> nn.Module:
         """The emitted module on a device, initialised after `torch.manual_seed(seed)`."""

@@ -15,7 +15,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import FunctionType
 from typing import Any
@@ -25,6 +25,7 @@ from torch import fx, nn
 from torch.nn import init
 from torch.utils._device import _device_constructors
 
+from mufx import factory
 from mufx.diagnostics import Diagnostic, MufxError, Place, error
 from mufx.recorder import Recorder, place_of
 from mufx.recording import InputDevice, Origin, Size, TensorValue
@@ -144,7 +145,12 @@ class _Construction(Recorder):
             *model.named_buffers(remove_duplicate=False),
         ]
         for name, tensor in named:
-            tensors[name] = self.node_of(tensor).name
+            known = len(self.constants)
+            node = self.node_of(tensor)
+            tensors[name] = node.name
+            if len(self.constants) > known:  # nobody's code is running any more
+                owner = self.origins[node.name]
+                self.origins[node.name] = replace(owner, place=_owner(model, name))
         return Construction(
             model,
             self.graph,
@@ -260,6 +266,12 @@ class _Construction(Recorder):
             raise MufxError(_random_value(read, self.origin().place))
         value: torch.Tensor = run_nodes(needed, self.constants, "cpu")[node]
         return value
+
+
+def _owner(model: nn.Module, tensor: str) -> Place:
+    """The class of the module that holds a tensor."""
+    path = tensor.rpartition(".")[0]
+    return replace(factory.place_of(type(model.get_submodule(path))), module=path)
 
 
 def _random_value(read: Callable[..., object], place: Place) -> Diagnostic:

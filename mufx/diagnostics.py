@@ -106,7 +106,7 @@ CODES: dict[str, str] = {
     "MUF401": "an operation that has no public name",
     "MUF402": "an argument that cannot be written as source",
     "MUF403": "a size that no tensor of the module has",
-    "MUF410": "an initial value that cannot be written as source",
+    "MUF410": "initial values that come from outside of torch",
     # 5xx manifest and optimizer groups
     "MUF501": "a manifest that cannot be read",
     "MUF502": "an unknown schema version",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mufx.diagnostics import MufxError, error
 
-FILES = ("model_mup.py", "optim_mup.py", "manifest.json", "report.html")
+FILES = ("model_mup.py", "optim_mup.py", "manifest.json", "tables_mup.pt", "report.html")
 _IGNORED = {"__pycache__"}  # importing the emitted file leaves it
 
 
@@ -32,10 +32,10 @@ def check_folder(folder: Path, *, force: bool) -> None:
         raise _unusable(f"{folder} holds a conversion already", "add --force to replace it")
 
 
-def write_files(folder: Path, files: Mapping[str, str]) -> None:
-    """Writes texts under their names; a failure leaves the folder as it was.
+def write_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
+    """Writes texts and bytes under their names; a failure leaves the folder as it was.
 
-    Every text is first written in full beside its place and then renamed.
+    Every one is first written in full beside its place and then renamed.
 
     Raises:
         MufxError: `MUF015` where the file system refuses.
@@ -44,8 +44,8 @@ def write_files(folder: Path, files: Mapping[str, str]) -> None:
     drafts: dict[str, Path] = {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            drafts[name] = _draft(folder, name, text)
+        for name, content in files.items():
+            drafts[name] = _draft(folder, name, content)
         for name, draft in drafts.items():
             draft.replace(folder / name)
     except OSError as problem:
@@ -59,12 +59,12 @@ def write_files(folder: Path, files: Mapping[str, str]) -> None:
         ) from problem
 
 
-def _draft(folder: Path, name: str, text: str) -> Path:
+def _draft(folder: Path, name: str, content: str | bytes) -> Path:
     """A finished file under a temporary name."""
     draft = folder / f".{name}.{os.getpid()}"
     try:
-        with draft.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with draft.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
     except OSError:

@@ -15,10 +15,11 @@ import torch
 import transformers as hf
 from torch import nn
 
+from mufx.api import convert_source, import_emitted
 from mufx.construction import record_construction
 from mufx.diagnostics import MufxError
 from mufx.emit.initialisation import InitScale, init_body
-from mufx.source import load
+from mufx.source import from_callable, load
 
 GOLDEN = Path(__file__).parent / "golden" / "initialisation"
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -281,14 +282,49 @@ def test_small_foreign_table_is_written_out() -> None:
     assert_bitwise(lambda: Table(3))
 
 
-def test_large_foreign_table_is_refused() -> None:
-    with pytest.raises(MufxError) as caught:
-        init_body(record_construction(lambda: Table(100)), [])
-    (diagnostic,) = caught.value.diagnostics
-    assert diagnostic.code == "MUF410"
-    assert "table starts from 400 numbers" in diagnostic.message
-    assert diagnostic.place is not None
-    assert diagnostic.place.file == __file__
+class Positions(nn.Module):
+    """Tables that numpy computes: of one a part is read, another is kept as it is."""
+
+    kept: torch.Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(width, width), nn.Linear(width, width)])
+        angles = numpy.outer(numpy.arange(12), 0.01 ** (numpy.arange(width) / width))
+        self.table = nn.Parameter(torch.zeros(1, 6, width), requires_grad=False)
+        self.table.data.copy_(torch.from_numpy(numpy.sin(angles)).float()[None, ::2])
+        self.register_buffer("kept", torch.FloatTensor(numpy.cos(angles)[:6]), persistent=False)
+        self.out = nn.Linear(width, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.layers[1](torch.relu(self.layers[0](x + self.table + self.kept)))
+        out: torch.Tensor = self.out(x)
+        return out
+
+
+def test_large_foreign_tables_lie_in_a_file_of_their_own(tmp_path: Path) -> None:
+    source = from_callable(
+        Positions, lambda n, width: (torch.randn(n, 6, width),), {"width": 16}, {"width": 64}
+    )
+    conversion = convert_source(source)
+
+    conversion.write(tmp_path)
+
+    assert sorted(torch.load(tmp_path / "tables_mup.pt")) == ["kept", "table"]
+    made, own = import_emitted(tmp_path / "model_mup.py").Positions(), Positions(64)
+    assert torch.equal(made.table, own.table)
+    assert torch.equal(made.kept, own.kept)
+    told = [d for d in conversion.program.diagnostics if d.code == "MUF410"]
+    assert [d.message.split()[:4] for d in told] == [
+        ["table", "starts", "from", "768"],
+        ["kept", "starts", "from", "384"],
+    ]
+    lines = Path(__file__).read_text(encoding="utf-8").splitlines()
+    places = [d.place for d in told]
+    assert [p is not None and lines[p.line - 1].strip() for p in places] == [
+        "self.table.data.copy_(torch.from_numpy(numpy.sin(angles)).float()[None, ::2])",
+        "class Positions(nn.Module):",
+    ]
 
 
 class Unusual(nn.Module):

@@ -64,4 +64,4 @@ def test_optional_arguments_keep_their_names() -> None:
         target={"width": 64},
     )
 
-    assert "mean(dim=0, keepdim=True)" in conversion.files()["model_mup.py"]
+    assert "mean(dim=0, keepdim=True)" in conversion.text

@@ -136,10 +136,11 @@ def digest(experiment: Experiment, width: int) -> str:
         experiment.models,
         replace(experiment.request, widths=None, seeds=0, variants=()),
     )
-    decided = models.conversion(models.widths[width]).files()
+    files = models.conversion(models.widths[width]).files().values()
+    decided = sorted(text for text in files if isinstance(text, str))  # tables are the source's
     data = experiment.feed.data.digest if experiment.feed.data is not None else None
     parts = [models.source.digest, dict(models.source.base), asdict(request), data]
-    return sha256(json.dumps([parts, sorted(decided.values())], default=repr).encode()).hexdigest()
+    return sha256(json.dumps([parts, decided], default=repr).encode()).hexdigest()
 
 
 def _check_rate(lr: float) -> None:

@@ -21,7 +21,7 @@ from mufx.classes.planning import labelled
 from mufx.classes.program import program_of
 from mufx.construction import Construction, record_construction
 from mufx.diagnostics import Diagnostic, error, raise_errors, warning
-from mufx.emit.init_statements import LONGEST
+from mufx.emit.tables import LONGEST
 from mufx.forward import record_forward
 from mufx.garbage import uncollected
 from mufx.inputs import Inputs, from_values

@@ -28,6 +28,8 @@ _QUOTED = re.compile(r'"[^"]*"')
 _HIDDEN = {ord(c): 0xE000 + i for i, c in enumerate(" ,()[]{}")}  # a line never breaks there
 _SHOWN = {hidden: c for c, hidden in _HIDDEN.items()}
 _RESERVED = frozenset([*dir(builtins), *keyword.kwlist])
+_OURS = frozenset({"device", "tables"})
+"""Variables that `init_weights` starts with."""
 
 Path = tuple[str, ...]
 
@@ -434,7 +436,7 @@ def _with_local_names(lines: list[str]) -> list[str]:
     for number, hint in _LOCAL.findall(text):
         if number not in names:
             wanted = hint.partition("/")[0]
-            taken, name, count = loops | set(names.values()), wanted, 1
+            taken, name, count = loops | _OURS | set(names.values()), wanted, 1
             while name in taken:
                 count += 1
                 name = f"{wanted}_{count}"

@@ -18,11 +18,12 @@ from torch.nn import init
 from torch.utils._device import _device_constructors
 
 from mufx.construction import Construction, is_in_place, is_random
-from mufx.diagnostics import MufxError, Place, error
+from mufx.diagnostics import MufxError, Place
 from mufx.emit.expressions import INPLACE, expression, literal
 from mufx.emit.init_facts import BY_SHAPE, WHOLE_WRITES, InitFacts, written
 from mufx.emit.init_resets import default_resets
 from mufx.emit.sources import statement_at
+from mufx.emit.tables import table, table_names
 from mufx.emit.text import hole
 from mufx.recording import Size
 from mufx.rules.table import argument, operation
@@ -39,7 +40,6 @@ _TIDY = re.compile(r"\(, ")
 _METHODS = {
     "+=": "add_", "-=": "sub_", "*=": "mul_", "/=": "div_", "**=": "pow_", "@=": "matmul_",
 }  # fmt: skip
-LONGEST = 64  # numbers that are written out one by one
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,7 @@ class _Writer:
     def __init__(self, construction: Construction, leaves: Collection[str]) -> None:
         self.construction = construction
         self.facts = InitFacts(construction)
+        self.tables = table_names(self.facts)
         self.resets = default_resets(construction, self.facts, leaves)
         self.pending: dict[int, _Pending] = {}
         self.locals: dict[int, str] = {}
@@ -465,18 +466,10 @@ class _Writer:
         return _TIDY.sub("(", text), rank
 
     def _written_out(self, node: fx.Node) -> str:
-        """A tensor from outside of torch, number by number."""
+        """A tensor from outside of torch: from a file, or number by number."""
+        if node.name in self.tables:
+            return table(self.tables[node.name])
         constant = self.construction.constants[str(node.target)]
-        if constant.numel() > LONGEST:
-            raise MufxError(
-                error(
-                    "MUF410",
-                    f"{self.facts.owners.get(node.name, 'a tensor')} starts from "
-                    f"{constant.numel()} numbers that no torch function computed",
-                    hint="compute them with torch in the constructor, without numpy",
-                    place=self.place(node),
-                )
-            )
         numbers = literal(constant.tolist(), self)
         return f"torch.tensor({numbers}, dtype={constant.dtype}, device={self._device(node)})"
 

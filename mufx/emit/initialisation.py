@@ -9,6 +9,7 @@ from mufx.construction import Construction
 from mufx.emit.init_loops import fold
 from mufx.emit.init_resets import RESET
 from mufx.emit.init_statements import init_statements, reference, tree_order
+from mufx.emit.tables import LOADING, loads_tables
 from mufx.emit.text import hole
 
 _OVERWRITTEN = "# Draws that later ones overwrite are kept: they advance the random stream."
@@ -49,8 +50,10 @@ def init_body(
     statements = init_statements(construction, leaves)
     lines = [_OVERWRITTEN] if statements.reset or statements.overwritten else []
     lines += RESET if statements.reset else ()
-    if any("device=device" in text for text in statements.ordered):
+    whole = "\n".join((*statements.ordered, *statements.free))
+    if loads_tables(whole) or "device=device" in whole:
         lines.append(_device(construction))
+    lines += [LOADING] if loads_tables(whole) else []
     lines += fold(statements.ordered, construction.model)
     lines += fold(statements.free, construction.model, free=True)
     order = tree_order(construction)

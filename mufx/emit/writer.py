@@ -245,7 +245,7 @@ class _Writer:
         """The whole file."""
         heights = {p: self._height(p) for p, k in self.tree.kinds.items() if k is Kind.CLASS}
         classes: list[EmittedClass] = []
-        taken: set[str] = {"Any", "NamedTuple", "OrderedDict", "Tensor"}
+        taken: set[str] = {"Any", "NamedTuple", "OrderedDict", "Path", "Tensor"}
         for height in sorted(set(heights.values())):
             instances = [self._instance(p) for p, h in heights.items() if h == height]
             for emitted in group(instances, taken):
@@ -510,6 +510,7 @@ def _header(emission: Emission, text: str) -> str:
     summary = [part for line in told for part in wrap(line, WIDTH)]
     lines += [*summary, '"""', "", "from __future__ import annotations", ""]
     standard = ["from collections import OrderedDict"] if "OrderedDict(" in text else []
+    standard += ["from pathlib import Path"] if "Path(__file__)" in text else []
     typing = [name for name in ("Any", "NamedTuple") if re.search(rf"\b{name}\b", text)]
     standard += [f"from typing import {', '.join(typing)}"] if typing else []
     standard.insert(0, "import math") if re.search(r"(?<![\w.])math\.", text) else None

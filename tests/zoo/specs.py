@@ -299,7 +299,7 @@ ENCODERS = (
     _decoder("modernbert", {"cls_token_id": 1, "sep_token_id": 2}),
     _decoder("deberta-v2", {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]}),
     _decoder("esm", {"mask_token_id": 3, "position_embedding_type": "rotary"}),
-    replace(_decoder("roformer"), refused="MUF410"),  # its table of positions is made with numpy
+    _decoder("roformer"),
     Spec(
         "fnet",
         "hf:fnet",
@@ -341,8 +341,8 @@ ENCODER_DECODERS = (
         _TWO_SIDED_SMALL,
         _TWO_SIDED_LARGE,
         {name: value for name, value in _TWO_SIDED.items() if name != "bos_token_id"},
-        refused="MUF410",  # its table of positions is made with numpy
     ),
+    Spec("marian", "hf:marian", _TWO_SIDED_SMALL, _TWO_SIDED_LARGE, _TWO_SIDED),
     Spec(
         "whisper",
         "hf:whisper",
