@@ -393,6 +393,36 @@ def test_every_change_of_a_small_model_has_the_size_that_is_predicted(optimizer:
     assert {name: size for name, size in off.items() if not 0.65 < size < 1.65} == {}
 
 
+class FromZero(nn.Module):
+    """A norm with the gain 1 + g, as Gemma has it, of which g starts at zero."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(8, width, bias=False)
+        self.gain = nn.Parameter(torch.zeros(width))
+        self.out = nn.Linear(width, 8, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.up(x)
+        h = h * torch.rsqrt(h.square().mean(-1, keepdim=True) + 1e-6) * (1.0 + self.gain)
+        out: Tensor = self.out(h)
+        return out
+
+
+def test_a_gain_from_zero_on_passes_what_it_multiplies() -> None:
+    torch.manual_seed(0)
+    inputs = (torch.randn(2, 3, 8),)
+    found = step(FromZero, inputs)
+    learned = found.slopes.parameters
+
+    slopes = real(FromZero(256), inputs)
+
+    assert found.start.size(nodes_of(found)["mul_1"]) == pytest.approx(1.0, rel=0.05)
+    for name in ("gain", "up.weight"):
+        real_part = rms(slopes[name]) / rms(slopes["out.weight"])
+        assert learned[name] / learned["out.weight"] == pytest.approx(real_part, rel=0.35)
+
+
 class Gated(nn.Module):
     """Halves that gate each other, from a weight that starts small."""
 

@@ -210,7 +210,7 @@ class Links(Sizes):
         self._contracted[operand.name] = Link(operand.name, gain, aligned, Kind.INPUT)
         parameter = self.argument(slot) if slot is not None else None
         if isinstance(parameter, fx.Node):
-            gain = result.ratio / self.drawn(weight)
+            gain = result.ratio / self.drawn(weight, uses)
             met = self.alike(operand)
             self._contracted[parameter.name] = Link(
                 parameter.name, gain, math.sqrt(terms), Kind.WEIGHT, met

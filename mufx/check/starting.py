@@ -200,11 +200,12 @@ class Sizes(Walk):
         self, uses: list[Use], weight: Weight, x: Magnitude, x_slot: Slot | None, slot: Slot | None
     ) -> Magnitude:
         """The square root of the number of terms."""
-        return Magnitude(self.drawn(weight) * x.ratio * math.sqrt(terms_of(uses)))
+        return Magnitude(self.drawn(weight, uses) * x.ratio * math.sqrt(terms_of(uses)))
 
-    def drawn(self, weight: Weight) -> float:
-        """The size of what a weight was initialised with."""
-        return self.size_of(replace(weight, linear=True))
+    def drawn(self, weight: Weight, uses: list[Use]) -> float:
+        """The size of what a weight was initialised with; of a gain 1 + g, that of the whole."""
+        contracted = any(use.kind == "contraction" for use in uses)
+        return self.size_of(replace(weight, linear=True) if contracted else weight)
 
 
 def terms_of(uses: list[Use]) -> float:
