@@ -1,92 +1,110 @@
-"""What a check and a sweep make lies where they train: only the user's own tensors are moved."""
+"""What a model asks of the device: it is recorded as on a CPU, and runs on any."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial
-from pathlib import Path
+import inspect
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch import Tensor, nn
 
-from mufx.check.checking import checked
-from mufx.check.request import Variant
-from mufx.check.storage import Runs
-from mufx.factory import place_of
-from mufx.source import load
-from mufx.sweep.batches import Data, batches
-from mufx.sweep.preparing import Request
-from mufx.sweep.sweeping import Worker
-from tests.checks import CASES
+import mufx
+from mufx.api import Conversion
+from mufx.diagnostics import MufxError
 
-HERE = torch.device("cpu")
+X = torch.randn(2, 6)
 
 
-def text(rows: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Random bytes on the CPU, wherever tensors are made by default."""
-    while True:
-        drawn = torch.randint(0, 256, (rows, 17), device=HERE)
-        yield drawn[:, :-1], drawn[:, 1:].contiguous()
+class Model(nn.Module):
+    """A hidden layer, and what is done with its result."""
+
+    def __init__(self, body: Callable[[Any, Tensor], Tensor], width: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(6, width)
+        self.last = nn.Linear(width, 3)
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(self.body(self, self.first(x)))
+        return out
 
 
-@contextmanager
-def elsewhere() -> Generator[None]:
-    """New tensors lie on another device, unless one is asked for, as they do beside a GPU."""
-    before = torch.get_default_device()
-    torch.set_default_device("meta")
-    try:
-        yield
-    finally:
-        torch.set_default_device(before)
+def converted(body: Callable[[Any, Tensor], Tensor]) -> Conversion:
+    return mufx.convert(lambda width: Model(body, width), (X,), {"width": 16}, {"width": 64})
 
 
-@pytest.mark.parametrize("name", ["gpt", "llama"])
-def test_a_check_makes_its_tensors_on_its_device(name: str) -> None:
-    case = replace(CASES[name], data=text)
-    made = case.experiment(*Variant, steps=4, seeds=1)
-
-    with elsewhere():
-        found = checked(made, partial(Runs, None))
-
-    assert found.has_first_step
-    assert found.judged > 0
+def by_property(model: nn.Module, h: Tensor) -> Tensor:
+    if h.is_cuda:
+        return torch.tanh(h)
+    return torch.relu(h)
 
 
-def test_a_sweep_makes_its_tensors_on_its_device(tmp_path: Path) -> None:
-    data = tmp_path / "data.py"
-    data.write_text(
-        "import torch\n"
-        "def data(batch):\n"
-        "    while True:\n"
-        "        x = torch.randint(0, 256, (batch, 17), device='cpu')\n"
-        "        yield x[:, :-1], x[:, 1:].contiguous()\n",
-        encoding="utf-8",
-    )
-    spec = str(Path(__file__).parent.parent / "examples" / "gpt.py")
-    request = Request(
-        spec=spec, over=("lr=1e-3",), data=f"{data}:data", steps=2, batch=2, seeds=1,
-        widths="64,256", study=str(tmp_path / "study.db"),
-    )  # fmt: skip
-    worker = Worker.of(request, load(spec))
-
-    with elsewhere():
-        results = worker.work(worker.plan, lambda *_: None)
-
-    assert [r.point.width for r in results] == [64, 64, 256, 256]
-    assert all(r.loss < 10 for r in results)
+def by_name(model: nn.Module, h: Tensor) -> Tensor:
+    return torch.tanh(h) if h.device.type == "cuda" else torch.relu(h)
 
 
-def test_batches_are_moved_with_all_that_they_hold() -> None:
-    def nested(rows: int) -> Iterator[object]:
-        while True:
-            yield torch.ones(rows), {"masks": [torch.ones(rows), None]}, "causal"
+def by_weight(model: Any, h: Tensor) -> Tensor:
+    return torch.tanh(h) if "cuda" in str(model.first.weight.device) else torch.relu(h)
 
-    data = Data(nested, place_of(nested), "nested")
-    ((args, kwargs),) = batches(data, 2, 1, torch.device("meta"), {})
 
-    assert [t.device.type for t in tree_leaves(args) if isinstance(t, Tensor)] == ["meta", "meta"]
-    assert (args[2], kwargs) == ("causal", {})
+def without_autocast(model: nn.Module, h: Tensor) -> Tensor:
+    with torch.autocast(device_type=h.device.type, enabled=False):
+        return torch.relu(h.float())
+
+
+def with_autocast(model: nn.Module, h: Tensor) -> Tensor:
+    with torch.autocast(device_type=h.device.type, dtype=torch.bfloat16):
+        return torch.relu(h)
+
+
+@pytest.mark.parametrize("body", [by_property, by_name, by_weight, without_autocast])
+def test_a_branch_on_the_device_is_the_one_of_the_cpu(
+    body: Callable[[Any, Tensor], Tensor],
+) -> None:
+    conversion = converted(body)
+    emitted, original = conversion.module(), Model(body, 64)
+    original.load_state_dict(emitted.state_dict())
+
+    text = conversion.files()["model_mup.py"]
+    assert "relu" in text
+    assert not [word for word in ("tanh", "cuda", "autocast") if word in text]
+    assert torch.equal(emitted(X), original(X))
+
+
+def test_a_branch_by_property_is_told_where_it_stands() -> None:
+    (found,) = converted(by_property).manifest.diagnostics
+    _, first = inspect.getsourcelines(by_property)
+    assert (found.code, found.line) == ("MUF113", first + 1)
+    assert "is_cuda" in found.message
+    assert found.hint
+
+
+def test_what_torch_itself_asks_is_not_told() -> None:
+    def folded(model: nn.Module, h: Tensor) -> Tensor:
+        return torch.nn.functional.interpolate(h[:, None], scale_factor=1.0)[:, 0]
+
+    assert converted(folded).manifest.diagnostics == ()
+
+
+def test_an_autocast_region_for_the_input_s_device_is_refused() -> None:
+    with pytest.raises(MufxError) as caught:
+        converted(with_autocast)
+
+    (found,) = caught.value.diagnostics
+    _, first = inspect.getsourcelines(with_autocast)
+    assert (found.code, found.place and found.place.line) == ("MUF102", first + 1)
+    assert "autocast" in found.message
+    assert found.hint
+
+
+def test_a_tensor_made_on_the_input_s_device_follows_it() -> None:
+    def shifted(model: nn.Module, h: Tensor) -> Tensor:
+        ramp = torch.arange(h.shape[0], device=h.device, dtype=h.dtype)
+        return torch.relu(h + ramp[:, None])
+
+    emitted = converted(shifted).module()
+
+    assert emitted(X).shape == (2, 3)
+    assert emitted.to("meta")(X.to("meta")).device.type == "meta"
