@@ -8,18 +8,21 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from mufx.check.checking import checked
 from mufx.check.request import Variant
 from mufx.check.storage import Runs
 from mufx.factory import place_of
-from mufx.source import load
+from mufx.source import from_callable, load
 from mufx.sweep.batches import Data, batches
+from mufx.sweep.models import Models
 from mufx.sweep.preparing import Request
+from mufx.sweep.settings import Parametrization, Point
 from mufx.sweep.sweeping import Worker
 from tests.checks import CASES
 
@@ -78,6 +81,30 @@ def test_a_sweep_makes_its_tensors_on_its_device(tmp_path: Path) -> None:
 
     assert [r.point.width for r in results] == [64, 64, 256, 256]
     assert all(r.loss < 10 for r in results)
+
+
+class Table(nn.Module):
+    """A layer and a table from numpy, which no device context places."""
+
+    table: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, width), nn.Linear(width, 3)
+        self.register_buffer("table", torch.from_numpy(numpy.sin(numpy.arange(4.0))).float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(self.first(x + self.table))
+        return out
+
+
+def test_a_model_lies_where_it_is_trained_with_all_that_it_holds() -> None:
+    source = from_callable(Table, (torch.ones(2, 4),), {"width": 8}, {"width": 16})
+    models = Models(source, {16: {"width": 16}}, "sgd", "table3", torch.device("meta"))
+
+    made, _ = models.made(Point(Parametrization.SP, 16, 0), {"lr": 0.1})
+
+    assert {t.device.type for t in (*made.parameters(), *made.buffers())} == {"meta"}
 
 
 def test_batches_are_moved_with_all_that_they_hold() -> None:

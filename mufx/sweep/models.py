@@ -136,7 +136,8 @@ class Models:
     def _plain(self, knobs: Knobs, seed: int) -> nn.Module:
         torch.manual_seed(seed)
         with self.device:
-            return self.source.build(**knobs)
+            model = self.source.build(**knobs)
+        return model.to(self.device)  # what comes from numpy was made elsewhere
 
 
 def _numbers(values: Mapping[str, Value]) -> dict[str, Any]:
