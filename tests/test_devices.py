@@ -67,7 +67,7 @@ def test_a_branch_on_the_device_is_the_one_of_the_cpu(
     emitted, original = conversion.module(), Model(body, 64)
     original.load_state_dict(emitted.state_dict())
 
-    text = conversion.files()["model_mup.py"]
+    text = conversion.text
     assert "relu" in text
     assert not [word for word in ("tanh", "cuda", "autocast") if word in text]
     assert torch.equal(emitted(X), original(X))
