@@ -19,7 +19,7 @@ from torch.utils._device import _device_constructors
 
 from mufx.construction import Construction, is_in_place, is_random
 from mufx.diagnostics import MufxError, Place, error
-from mufx.emit.expressions import INPLACE, expression, literal
+from mufx.emit.expressions import INPLACE, expression, in_place, literal
 from mufx.emit.init_facts import BY_SHAPE, WHOLE_WRITES, InitFacts, written
 from mufx.emit.init_resets import default_resets
 from mufx.emit.sources import statement_at
@@ -36,9 +36,6 @@ _PRESERVED = re.compile(r",? ?memory_format=torch\.preserve_format")
 _REFERENCE = re.compile(r"⟪([^⟫]*)⟫")
 _TIDY = re.compile(r"\(, ")
 
-_METHODS = {
-    "+=": "add_", "-=": "sub_", "*=": "mul_", "/=": "div_", "**=": "pow_", "@=": "matmul_",
-}  # fmt: skip
 LONGEST = 64  # numbers that are written out one by one
 
 
@@ -366,10 +363,7 @@ class _Writer:
             index = expression_index(node.args[1], self)
             return f"{place}[{index}] = {literal(node.args[2], self)}"
         if node.target in INPLACE:
-            other = literal(node.args[1], self)
-            if references(place) == [place[1:-1]]:
-                return f"{place}.{_METHODS[INPLACE[node.target]]}({other})"
-            return f"{place} {INPLACE[node.target]} {other}"
+            return in_place(node, place, literal(node.args[1], self))
         return self._expression(node)[0]
 
     def _is_eye(self, node: fx.Node) -> bool:
