@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Final
 
 from mufx.align import Trace, align
 from mufx.construction import Construction, record_construction
@@ -106,7 +107,7 @@ def _along(source: Source) -> tuple[Knobs, list[Diagnostic]]:
     for name, base in source.base.items():
         target = source.target[name]
         further = _further(base, target)
-        if further is None:
+        if further is _NOWHERE:
             remark = note(
                 "MUF110",
                 f"{name} = {base} -> {target} has no whole number further along the way, so "
@@ -143,30 +144,34 @@ def _twice(value: object) -> object:
     return value
 
 
-def _further(base: object, target: object) -> object | None:
+_NOWHERE: Final = object()
+"""What stands for a third value that there is none of; a knob's own value may be `None`."""
+
+
+def _further(base: object, target: object) -> object:
     if base == target:
         return base
     if isinstance(base, int) and isinstance(target, int) and base > 0 and target > 0:
         square = target * target
-        return square // base if square % base == 0 else None
+        return square // base if square % base == 0 else _NOWHERE
     if isinstance(base, float) and isinstance(target, float) and base:
         return target * target / base
     return _each_further(base, target)
 
 
-def _each_further(base: object, target: object) -> object | None:
+def _each_further(base: object, target: object) -> object:
     """The third size of several: the widths of stages, a configuration inside another."""
     if isinstance(base, Mapping) and isinstance(target, Mapping):
         if base.keys() != target.keys():
-            return None
+            return _NOWHERE
         made = {name: _further(base[name], target[name]) for name in base}
-        return None if None in made.values() else made
+        return _NOWHERE if any(value is _NOWHERE for value in made.values()) else made
     if isinstance(base, list | tuple) and isinstance(target, list | tuple):
         if len(base) != len(target):
-            return None
+            return _NOWHERE
         items = [_further(b, t) for b, t in zip(base, target, strict=True)]
-        return None if None in items else type(base)(items)
-    return None
+        return _NOWHERE if any(item is _NOWHERE for item in items) else type(base)(items)
+    return _NOWHERE
 
 
 def _to_spell(trace: Trace) -> dict[Callable[..., object], Callable[..., object]]:

@@ -107,6 +107,23 @@ def test_a_target_without_a_whole_number_further_along_is_said() -> None:
     assert (found.code, "width = 8 -> 9" in found.message) == ("MUF110", True)
 
 
+def test_a_knob_that_is_none_at_both_sizes_is_none_further_along() -> None:
+    def build(width: int, scale: float | None, stages: tuple[int, int | None]) -> nn.Module:
+        assert scale is None
+        assert stages[1] is None
+        return nn.Sequential(
+            nn.Linear(4, width), nn.Linear(width, stages[0]), nn.Linear(stages[0], 2)
+        )
+
+    base = {"width": 8, "scale": None, "stages": (8, None)}
+    target = {"width": 24, "scale": None, "stages": (32, None)}
+    program = mufx.trace(from_callable(build, (torch.ones(2, 4),), base, target))
+
+    assert program.diagnostics == ()
+    weight = program.train.axes["_1_weight"]
+    assert [(axis.base, axis.target, axis.along) for axis in weight] == [(8, 32, 128), (8, 24, 72)]
+
+
 def test_a_model_that_does_not_build_further_along_is_traced_without_it() -> None:
     def limited(width: int) -> nn.Module:
         if width > 100:

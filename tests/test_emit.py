@@ -64,6 +64,8 @@ INPUTS: dict[str, Inputs] = {
     "Ways": vectors,
     "Images": images,
     "State": ids,
+    "ViewsInPlace": vectors,
+    "Halved": images,
     "Operators": vectors,
     "Record": labelled,
     "Modes": vectors,

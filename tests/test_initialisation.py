@@ -341,6 +341,21 @@ class Unusual(nn.Module):
         self.list = nn.ModuleList(lists)
 
 
+class ThroughViews(nn.Module):
+    """A table of which views are written with `*=` and its kin, and one that is a view itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        table = torch.stack([torch.arange(3.0), torch.arange(3.0)]).t().contiguous().unsqueeze(0)
+        table[:, :, 0] /= 2
+        table *= 8
+        flat = table.view(-1)
+        flat += 1
+        turned = table.transpose(1, 2)
+        turned -= 0.5
+        self.register_buffer("table", table.sign() * table.abs().log2())
+
+
 class NoParameters(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -354,7 +369,7 @@ class OwnGenerator(nn.Module):
         self.gain = nn.Parameter(torch.randn(3, generator=torch.Generator().manual_seed(1)))
 
 
-@pytest.mark.parametrize("build", [Unusual, NoParameters])
+@pytest.mark.parametrize("build", [Unusual, ThroughViews, NoParameters])
 def test_unusual_bitwise(build: Build) -> None:
     assert_bitwise(build)
 

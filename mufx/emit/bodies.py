@@ -20,7 +20,7 @@ from mufx.construction import is_random
 from mufx.decisions import condition_text
 from mufx.diagnostics import MufxError, Place, error
 from mufx.emit.calls import CallTree, Item, nodes_in
-from mufx.emit.expressions import INPLACE, expression, index_text
+from mufx.emit.expressions import INPLACE, expression, in_place, index_text
 from mufx.emit.sources import SourceStatement, statement_at
 from mufx.recording import Recording, Size, Statement
 from mufx.size_text import ATOM, size_text
@@ -285,7 +285,7 @@ class _Writer:
             first, second = step.item.args
             assert isinstance(first, fx.Node)
             name = self.value(first)[0]
-            lines.append(f"{name} {INPLACE[step.item.target]} {self.argument(second)}{comment}")
+            lines.append(f"{in_place(step.item, name, self.argument(second))}{comment}")
             self.names[step.item] = name
             return
         live = {self.names[v] for v, end in last_use.items() if end > position and v in self.names}

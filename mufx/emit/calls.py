@@ -104,9 +104,13 @@ def _size_carriers(
     candidates: list[fx.Node],
     recording: Recording,
 ) -> Iterator[fx.Node]:
-    """Tensors that a call takes for their sizes only: it uses a size that no other input shows."""
+    """Tensors that a call takes for their sizes only: it uses a size that no other input shows.
+
+    What a call below uses, that one is given, and passes on its own demands as inputs.
+    """
     shown = {e for node in inputs for e in _sizes_of(node, recording)}
-    for expr in {e: None for n in tree.nodes() for e in _sizes_in((n.args, n.kwargs))}:
+    own = [item for item in tree.items if isinstance(item, fx.Node)]
+    for expr in {e: None for n in own for e in _sizes_in((n.args, n.kwargs))}:
         if expr in shown:
             continue
         for symbol in expr.free_symbols - shown:

@@ -50,6 +50,10 @@ INPLACE: Mapping[Any, str] = {
     operator.ipow: "**=",
     operator.imatmul: "@=",
 }
+_METHODS: Mapping[str, str] = {
+    "+=": "add_", "-=": "sub_", "*=": "mul_", "/=": "div_", "**=": "pow_", "@=": "matmul_",
+}  # fmt: skip
+_ASSIGNABLE = re.compile(r"\w+|⟨[^⟩]*⟩|.*\]")  # a variable, entries of a tensor
 
 
 class Names(Protocol):
@@ -127,6 +131,14 @@ def _binary(node: fx.Node, names: Names, sign: str, own: int) -> tuple[str, int]
     left, right = _wrapped(left, left_inner, needs_left), _wrapped(right, right_inner, needs_right)
     simple = own == POWER and re.fullmatch(r"[\w.⟦=⟧-]+", left + right)
     return f"{left}{sign}{right}" if simple else f"{left} {sign} {right}", own
+
+
+def in_place(node: fx.Node, place: str, other: str) -> str:
+    """The statement of `x *= y` and its kin; Python assigns to no call, so a view has a method."""
+    sign = INPLACE[node.target]
+    if _ASSIGNABLE.fullmatch(place):
+        return f"{place} {sign} {other}"
+    return f"{place}.{_METHODS[sign]}({other})"
 
 
 def index_text(index: Any, names: Names) -> str:

@@ -37,9 +37,6 @@ _PRESERVED = re.compile(r",? ?memory_format=torch\.preserve_format")
 _REFERENCE = re.compile(r"⟪([^⟫]*)⟫")
 _TIDY = re.compile(r"\(, ")
 
-_METHODS = {
-    "+=": "add_", "-=": "sub_", "*=": "mul_", "/=": "div_", "**=": "pow_", "@=": "matmul_",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,10 +364,7 @@ class _Writer:
             index = expression_index(node.args[1], self)
             return f"{place}[{index}] = {literal(node.args[2], self)}"
         if node.target in INPLACE:
-            other = literal(node.args[1], self)
-            if references(place) == [place[1:-1]]:
-                return f"{place}.{_METHODS[INPLACE[node.target]]}({other})"
-            return f"{place} {INPLACE[node.target]} {other}"
+            return in_place(node, place, literal(node.args[1], self))
         return self._expression(node)[0]
 
     def _is_eye(self, node: fx.Node) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections import OrderedDict
 from dataclasses import dataclass
 from itertools import pairwise
@@ -273,6 +274,47 @@ class State(nn.Module):
         x[:, 0] = 0
         x *= 2
         return self.out(x)
+
+
+class Rows(nn.Module):
+    """Mixes pixels, and asks its own input for its sizes."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mix = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        return self.mix(x.flatten(2).transpose(1, 2)).reshape(b, h, w, c).permute(0, 3, 1, 2)
+
+
+class Halved(nn.Module):
+    """A chain that makes images smaller before one of it asks for their sizes."""
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, width, 3, stride=2, padding=1)
+        quarter = nn.Conv2d(width, width, 3, stride=2, padding=1)
+        self.blocks = nn.Sequential(quarter, Rows(width))
+        self.out = nn.Linear(width, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.blocks(self.stem(x)).mean((2, 3)))
+
+
+class ViewsInPlace(nn.Module):
+    """`*=` on views that have no name of their own."""
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.first = nn.Linear(8, width)
+        self.second = nn.Linear(width, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x)
+        operator.imul(h.view(-1), 2)
+        operator.iadd(h[1:], 1)
+        return self.second(h)
 
 
 class Operators(nn.Module):
