@@ -69,6 +69,7 @@ INPUTS: dict[str, Inputs] = {
     "Modes": vectors,
     "Sizes": series,
     "Stock": series,
+    "Made": lambda batch: series(batch),
 }
 every_model = pytest.mark.parametrize("name", INPUTS)
 KNOBS = {"width": 32}
@@ -285,6 +286,8 @@ def test_examples_read_as_written_by_hand(name: str, golden: Golden) -> None:
             "        return F.dropout(torch.tanh(x), p=0.1, training=self.training), x * 2\n",
         ),
         ("Modes", "            both_0, both_1 = self.squash(self.inner(x))\n"),
+        ("Made", "        return torch.arange(6, device=x.device)\n"),
+        ("Made", "torch.arange(6, device=self.inner[0].weight.device)"),
     ],
 )
 def test_a_line_reads_as_its_source(name: str, expected: str) -> None:
