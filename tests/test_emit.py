@@ -150,6 +150,46 @@ def test_building_draws_as_much_as_the_original(name: str) -> None:
     assert_equal(torch.rand(4), expected)
 
 
+class Chosen(nn.ModuleDict):
+    def __init__(self, width: int) -> None:
+        super().__init__({"inner": nn.Linear(8, width), "read-out": nn.Linear(width, 4)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self["read-out"](torch.relu(self["inner"](x)))
+        return out
+
+
+class Listed(nn.ModuleList):
+    def __init__(self, width: int) -> None:
+        super().__init__([nn.Linear(8, width), *(nn.Linear(width, width) for _ in range(3))])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self:
+            x = torch.relu(layer(x))
+        return x
+
+
+ROOTS: dict[str, Callable[[int], nn.Module]] = {
+    "a chain": lambda width: nn.Sequential(nn.Linear(8, width), nn.GELU(), nn.Linear(width, 4)),
+    "a dict": Chosen,
+    "a list": Listed,
+    "a layer": lambda width: nn.GRU(8, width, batch_first=True),
+}
+
+
+@pytest.mark.parametrize("build", ROOTS.values(), ids=ROOTS)
+def test_a_model_may_be_one_of_torch_s_own_modules(build: Callable[[int], nn.Module]) -> None:
+    def model(width: int) -> nn.Module:
+        return build(width)
+
+    made = mufx.convert(model, series(2), KNOBS, KNOBS, vary=["width"]).module(seed=3)
+    torch.manual_seed(3)
+    original, inputs = build(32), series(3)
+
+    assert_equal(made.state_dict(), original.state_dict())
+    assert_equal(results(made, inputs), results(original, inputs))
+
+
 @every_model
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("batch", [2, 5])

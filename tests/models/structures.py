@@ -394,7 +394,7 @@ class Lengths(nn.Module):
 
 
 class Made(nn.Module):
-    """Calls that take no tensor and make some, and gains beside a list of blocks."""
+    """Calls that take no tensor and make some, and gains beside a list with an empty place."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -402,12 +402,12 @@ class Made(nn.Module):
         self.counted = Counted()
         self.lengths = Lengths(width)
         self.table = nn.Embedding(6, width)
-        self.blocks = nn.ModuleList([nn.Linear(width, width) for _ in range(3)])
+        self.blocks = nn.ModuleList([None, *(nn.Linear(width, width) for _ in range(3))])
         self.gains = nn.ParameterList([nn.Parameter(torch.randn(width)) for _ in range(3)])
         self.out = nn.Linear(width, 4)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.inner(x) + self.table(self.counted(6, x.device)) + self.lengths(6, x.device)
-        for block, gain in zip(self.blocks, self.gains, strict=True):
+        for block, gain in zip(self.blocks[1:], self.gains, strict=True):
             x = x + block(torch.relu(x)) * gain
         return self.out(x)
