@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from torch import nn
 
-from mufx.emit.leaves import leaf_expression
+from mufx.emit.leaves import leaf_expression, public_class
 
 
 class Kind(StrEnum):
@@ -163,7 +163,8 @@ def _kind(
         return Kind.LIST if isinstance(module, nn.ModuleList) else Kind.SEQUENTIAL
     if is_dict(module):
         return Kind.DICT
-    if not any(c == path or c.startswith(inside) for c in changed):
+    changes = any(c == path or c.startswith(inside) for c in changed)
+    if not changes and public_class(module) is not None:  # else its repr is the user's own code
         key = f"{type(module).__module__}.{type(module).__qualname__}:{module!r}"
         if key not in cache:
             cache[key] = leaf_expression(module)

@@ -381,6 +381,9 @@ class Counted(nn.Module):
     def forward(self, count: int, device: torch.device) -> Tensor:
         return torch.arange(count, device=device)
 
+    def __repr__(self) -> str:
+        raise NotImplementedError
+
 
 class Lengths(nn.Module):
     """A bias for every position, made without an input."""
