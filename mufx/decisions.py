@@ -23,7 +23,7 @@ import torch
 from torch._guards import SLoc
 from torch.fx.experimental.sym_node import SymNode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
-from torch.utils._sympy.functions import Mod, PythonMod
+from torch.utils._sympy.functions import FloorDiv, Mod, PythonMod
 
 from mufx.diagnostics import Diagnostic, Place, note, warning
 from mufx.size_text import size_text
@@ -61,7 +61,8 @@ class FreeSizes(ShapeEnv):
 
     Where more is computed from a size than anybody can follow, the recording ends with an error
     and the size is `involved`. Padding to a whole number of windows, `h + (w - h % w) % w`, does
-    that in every block: the conditions for it to fit fill pages, and finding them takes minutes.
+    that in every block, and so does `n // (h // w)`, the windows that are left for each of the
+    others: the conditions for it to fit fill pages, and finding them takes minutes.
 
     Where torch would note the code that met each, nothing is noted: the diagnostics have their own
     places, and torch imports its whole exporter to find one.
@@ -133,12 +134,13 @@ _MOST_STEPS = 8
 
 
 def _involved(expr: Any) -> frozenset[str]:
-    """The sizes whose remainders are computed with, where too much is."""
+    """The sizes whose remainders are computed with, or that divide one, where too much is."""
     steps = expr.atoms(sympy.Function)
     if len(steps) <= _MOST_STEPS:
         return frozenset()
     remainders = {r for step in steps for r in step.atoms(Mod, PythonMod) if r != step}
-    return frozenset(str(s) for r in remainders for s in r.free_symbols)
+    by_size = {d for d in expr.atoms(FloorDiv) if d.args[1].free_symbols}
+    return frozenset(str(s) for r in remainders | by_size for s in r.free_symbols)
 
 
 def _holds(condition: Any, symbol: Any) -> bool:

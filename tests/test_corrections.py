@@ -256,6 +256,20 @@ def test_an_embedding_times_sqrt_of_width_keeps_its_base_value() -> None:
     assert changes(program) == ["sqrt(64) -> sqrt(16)"]
 
 
+@pytest.mark.parametrize("step", ["cell", "layer"])
+def test_a_first_state_keeps_its_size_as_the_input_does(step: str) -> None:
+    def init(m: Any, d: int) -> None:
+        m.cell, m.layer = nn.GRUCell(d, d), nn.GRU(d, d, batch_first=True)
+
+    def body(m: Any, x: Tensor) -> object:
+        start = m.lin(x[:, 0]) * math.sqrt(m.d)
+        if step == "cell":
+            return m.head(m.cell(x[:, 1], start))
+        return m.head(m.layer(x, start[None])[0])
+
+    assert changes(converted(body, init)) == ["sqrt(64) -> sqrt(16)"]
+
+
 def test_a_number_of_width_in_a_place_is_left_alone() -> None:
     """Row r of a table of as many rows as width**2: the place of an entry, not its size."""
 

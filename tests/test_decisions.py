@@ -70,6 +70,14 @@ def windows(h: Tensor) -> Tensor:
     return h.mean(1)
 
 
+def shared_out(h: Tensor) -> Tensor:
+    """Attention over blocks divides a size by how many parts of it there are, again and again."""
+    for _ in range(4):
+        count = h.shape[1] // 2
+        h = h[:, : h.shape[1] // count * count].unflatten(1, (count, -1)).flatten(1, 2)
+    return h.mean(1)
+
+
 class Caught(Net):
     """Takes whatever error there is for a sequence that does not fit."""
 
@@ -92,6 +100,7 @@ DECIDED: dict[str, tuple[Body, str]] = {
     "a part": (lambda h: h[:, : int(h.shape[1] * 0.5)].mean(1), "int(0.5 * x.shape[1]) == 3"),
     "as many results": (rows, "x.shape[1] == 7"),
     "a size padded again and again": (windows, "x.shape[1] == 7"),
+    "a size divided by parts of it": (shared_out, "x.shape[1] == 7"),
     "what a factory takes": (
         lambda h: h * torch.linspace(0, 1, h.shape[1])[:, None],
         "x.shape[1] == 7",

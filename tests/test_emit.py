@@ -71,6 +71,7 @@ INPUTS: dict[str, Inputs] = {
     "Modes": vectors,
     "Sizes": series,
     "Stock": series,
+    "Made": lambda batch: series(batch),
 }
 every_model = pytest.mark.parametrize("name", INPUTS)
 KNOBS = {"width": 32}
@@ -149,6 +150,46 @@ def test_building_draws_as_much_as_the_original(name: str) -> None:
     new()
 
     assert_equal(torch.rand(4), expected)
+
+
+class Chosen(nn.ModuleDict):
+    def __init__(self, width: int) -> None:
+        super().__init__({"inner": nn.Linear(8, width), "read-out": nn.Linear(width, 4)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self["read-out"](torch.relu(self["inner"](x)))
+        return out
+
+
+class Listed(nn.ModuleList):
+    def __init__(self, width: int) -> None:
+        super().__init__([nn.Linear(8, width), *(nn.Linear(width, width) for _ in range(3))])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self:
+            x = torch.relu(layer(x))
+        return x
+
+
+ROOTS: dict[str, Callable[[int], nn.Module]] = {
+    "a chain": lambda width: nn.Sequential(nn.Linear(8, width), nn.GELU(), nn.Linear(width, 4)),
+    "a dict": Chosen,
+    "a list": Listed,
+    "a layer": lambda width: nn.GRU(8, width, batch_first=True),
+}
+
+
+@pytest.mark.parametrize("build", ROOTS.values(), ids=ROOTS)
+def test_a_model_may_be_one_of_torch_s_own_modules(build: Callable[[int], nn.Module]) -> None:
+    def model(width: int) -> nn.Module:
+        return build(width)
+
+    made = mufx.convert(model, series(2), KNOBS, KNOBS, vary=["width"]).module(seed=3)
+    torch.manual_seed(3)
+    original, inputs = build(32), series(3)
+
+    assert_equal(made.state_dict(), original.state_dict())
+    assert_equal(results(made, inputs), results(original, inputs))
 
 
 @every_model
@@ -287,6 +328,8 @@ def test_examples_read_as_written_by_hand(name: str, golden: Golden) -> None:
             "        return F.dropout(torch.tanh(x), p=0.1, training=self.training), x * 2\n",
         ),
         ("Modes", "            both_0, both_1 = self.squash(self.inner(x))\n"),
+        ("Made", "        return torch.arange(6, device=x.device)\n"),
+        ("Made", "torch.arange(6, device=self.inner[0].weight.device)"),
     ],
 )
 def test_a_line_reads_as_its_source(name: str, expected: str) -> None:

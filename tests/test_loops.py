@@ -278,6 +278,28 @@ CASES = {
             draw(block.w)
         """,
     ),
+    "parameters of a list are no numbers": (
+        """
+        x = self.h[0](x) * self.gains.get_parameter("0")
+        x = self.h[1](x) * self.gains.get_parameter("1")
+        """,
+        {"self.h": 2},
+        """
+        x = self.h[0](x) * self.gains.get_parameter("0")
+        x = self.h[1](x) * self.gains.get_parameter("1")
+        """,
+    ),
+    "a name that the rounds share": (
+        """
+        x = self.h[0](x, 3) * self.gains.get_parameter("0")
+        x = self.h[1](x, 5) * self.gains.get_parameter("0")
+        """,
+        {"self.h": 2},
+        """
+        for block, value in zip(self.h, (3, 5)):
+            x = block(x, value) * self.gains.get_parameter("0")
+        """,
+    ),
 }
 
 

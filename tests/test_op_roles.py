@@ -170,6 +170,24 @@ RECURRENT = (
     of_cell(partial(nn.RNNCell, nonlinearity="relu"), "RNNCell with relu"),
     of_cell(nn.GRUCell, "GRUCell"),
     of_cell(nn.LSTMCell, "LSTMCell"),
+    Case(
+        "GRUCell from states that are learned",
+        lambda d, e, f: {"cell": nn.GRUCell(d, e), "start": parameter(2, e)},
+        lambda m, x: m.cell(x[:, 0], m.start),
+        {**gates("cell"), "start": ("input", 1, E)},
+    ),
+    Case(
+        "LSTMCell from states that are learned",
+        lambda d, e, f: {"cell": nn.LSTMCell(d, e), "h": parameter(2, e), "c": parameter(2, e)},
+        lambda m, x: m.cell(x[:, 0], (m.h, m.c))[0],
+        {**gates("cell"), "h": ("input", 1, E), "c": ("input", 1, E)},
+    ),
+    Case(
+        "GRU from states that are learned",
+        lambda d, e, f: {"rnn": nn.GRU(d, e, batch_first=True), "start": parameter(1, 2, e)},
+        lambda m, x: m.rnn(x, m.start)[0],
+        {"rnn.weight_hh_l0": ("hidden", E, E), "start": ("input", 1, E)},
+    ),
 )
 
 PRODUCTS = (

@@ -445,8 +445,9 @@ class _Writer:
         """Text of the device that the inputs are on."""
         if self.inputs:
             return f"{self.names[self.inputs[0]]}.device"
-        node = next(n for n in self.recording.graph.nodes if n.op == "get_attr")
-        return f"self.{self.context.parameter(node, self.tree.path)}.device"
+        tensors = (n for n in self.recording.graph.nodes if n.op == "get_attr")
+        own = (self.context.parameter(node, self.tree.path) for node in tensors)
+        return f"self.{next(name for name in own if name is not None)}.device"
 
     def place(self, node: fx.Node) -> Place:
         """Where a node stands in the user's source."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from torch import fx
+from torch.utils._pytree import tree_leaves
 
-from mufx.recording import Call, Recording, Size
+from mufx.recording import Call, InputDevice, Recording, Size
 
 
 @dataclass
@@ -92,6 +93,8 @@ def _find_flows(root: CallTree, recording: Recording) -> None:
         passed = list(nodes_in(recording.arguments.get(tree.key)))
         for carrier in _size_carriers(tree, inputs, [*passed, *placeholders], recording):
             inputs[carrier] = None
+        if not inputs and _lacks_device(tree, recording):
+            inputs.update((carrier, None) for carrier in [*passed, *placeholders][:1])
         tree.inputs = list(dict.fromkeys((*(n for n in passed if n in inputs), *inputs)))
         ranked = _rank(recording.results.get(tree.key))
         tree.outputs = sorted(outputs, key=lambda n: (ranked.get(n, len(ranked)), order[n]))
@@ -118,6 +121,14 @@ def _size_carriers(
             if carrier is not None:
                 shown.update(_sizes_of(carrier, recording))
                 yield carrier
+
+
+def _lacks_device(tree: CallTree, recording: Recording) -> bool:
+    """Whether a call makes tensors where the inputs are, and has no tensor that says where."""
+    given = tree_leaves([(node.args, node.kwargs) for node in tree.nodes()])
+    tensors = (str(n.target) for n in recording.graph.nodes if n.op == "get_attr")
+    asked = any(isinstance(leaf, InputDevice) for leaf in given)
+    return asked and not any(name.startswith(f"{tree.path}.") for name in tensors)
 
 
 def _sizes_of(node: fx.Node, recording: Recording) -> set[Any]:

@@ -63,7 +63,7 @@ class _Scope:
         known = max((p for p in self.variables if path[: len(p)] == p), key=len)
         text = self.variables[known]
         for i in range(len(known), len(path)):
-            text += step(_module(self.model, path[:i]), path[i])
+            text += step(_module(self.model, path[:i]), path[i], at_root=not i)
         return text
 
 
@@ -180,7 +180,7 @@ def _child(item: str, scope: _Scope) -> tuple[Path, int] | None:
 
 
 def _is_container(model: nn.Module, path: Path) -> bool:
-    return is_list(_module(model, path))
+    return bool(path) and is_list(_module(model, path))
 
 
 def _runs(segments: list[_Segment]) -> list[list[_Segment]]:

@@ -17,9 +17,8 @@ def leaf_expression(module: nn.Module) -> str | None:
     Every parameter of the constructor is read from the attribute of its name; what that gives is
     built on `meta` and compared. `None` if it is not the same module, or not one of `torch.nn`.
     """
-    cls = type(module)
-    public = next((c for c in cls.__mro__ if getattr(nn, c.__name__, None) is c), None)
-    if public is None or public is nn.Module or cls.forward is not public.forward:
+    public = public_class(module)
+    if public is None:
         return None
     arguments = _arguments(module, public)
     if arguments is None:
@@ -29,6 +28,15 @@ def leaf_expression(module: nn.Module) -> str | None:
         return None
     shown = _shortest(module, public, arguments)
     return f"nn.{public.__name__}({_text(public, shown)})"
+
+
+def public_class(module: nn.Module) -> type[nn.Module] | None:
+    """The class of `torch.nn` whose forward the module has; `None` where it has one of its own."""
+    cls = type(module)
+    public = next((c for c in cls.__mro__ if getattr(nn, c.__name__, None) is c), None)
+    if public is None or public is nn.Module or cls.forward is not public.forward:
+        return None
+    return public
 
 
 def _signature(cls: type[nn.Module]) -> dict[str, inspect.Parameter]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 _PATH = re.compile(r"(?<![\w.])[A-Za-z_]\w*(?:\.[A-Za-z_]\w*|\[\d+\])*\[\d+\]")
 _INDEX = re.compile(r"\[(\d+)\]")
 _NUMBER = re.compile(r"⟦[^⟧]*⟧|(?<![\w.⟦])-?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?(?![\w.])")
+_STRING = re.compile(r""""[^"\n]*"|'[^'\n]*'""")
 _NAME = re.compile(r"(?<![\w.])[A-Za-z_]\w*(?![\w=])")
 _KEYWORD = re.compile(r"([A-Za-z_]\w*)=$")
 _TRIES = 8  # later lines of the same form that may begin the second round of a loop
@@ -176,8 +177,12 @@ def _references(code: str, lists: Mapping[str, int]) -> Iterator[tuple[int, int]
 
 
 def _numbers(text: str) -> Iterator[tuple[str, str]]:
+    """Digits in a string are a name, as in `get_parameter("0")`, and no number."""
+    quoted = [match.span() for match in _STRING.finditer(text)]
     start = 0
     for match in _NUMBER.finditer(text):
+        if any(begin < match.start() < end for begin, end in quoted):
+            continue
         yield "text", text[start : match.start()]
         yield "number", match[0]
         start = match.end()

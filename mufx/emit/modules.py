@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from torch import nn
 
-from mufx.emit.leaves import leaf_expression
+from mufx.emit.leaves import leaf_expression, public_class
 
 
 class Kind(StrEnum):
@@ -65,7 +65,8 @@ class ModuleTree:
 
     def _step(self, segment: str, path: str, inner: bool) -> str:
         """The last step to a part of the module at `path`."""
-        text = step(self.modules[path], segment) if path in self.modules else f".{segment}"
+        owner = self.modules.get(path)
+        text = step(owner, segment, at_root=not path) if owner is not None else f".{segment}"
         return text if inner else text.removeprefix(".")
 
     def lists(self, start: str = "") -> dict[str, int]:
@@ -94,11 +95,15 @@ def _owns(module: nn.Module) -> bool:
     return any(t is not None for t in (*module._parameters.values(), *module._buffers.values()))
 
 
-def step(module: nn.Module, name: str) -> str:
-    """How a part of a module is reached from it."""
-    if is_list(module) and name.isdigit():
+def step(module: nn.Module, name: str, *, at_root: bool) -> str:
+    """How a part of a module is reached from it; the root is a class of its own, never a list."""
+    if is_list(module) and name.isdigit() and not at_root:
         return f"[{name}]"
-    if is_dict(module) and (not name.isidentifier() or hasattr(nn.ModuleDict, name)):
+    if (
+        is_dict(module)
+        and not at_root
+        and (not name.isidentifier() or hasattr(nn.ModuleDict, name))
+    ):
         return f'["{name}"]'
     if name.isidentifier():
         return f".{name}"
@@ -133,7 +138,9 @@ def module_tree(model: nn.Module, called: set[str], changed: set[str]) -> Module
             there = parent not in shared and kinds[shared[path]] is not Kind.ABSENT
             kinds[path] = Kind.SHARED if there else Kind.ABSENT
         else:
-            kinds[path] = _kind(path, module, called, changed, leaves, cache)
+            kinds[path] = (
+                _kind(path, module, called, changed, leaves, cache) if path else Kind.CLASS
+            )
         if kinds[path] is Kind.ABSENT and kinds.get(parent) in (Kind.LIST, Kind.SEQUENTIAL):
             kinds[path], leaves[path] = Kind.LEAF, "nn.Identity()"
             places.add(path)
@@ -156,7 +163,8 @@ def _kind(
         return Kind.LIST if isinstance(module, nn.ModuleList) else Kind.SEQUENTIAL
     if is_dict(module):
         return Kind.DICT
-    if not any(c == path or c.startswith(inside) for c in changed):
+    changes = any(c == path or c.startswith(inside) for c in changed)
+    if not changes and public_class(module) is not None:  # else its repr is the user's own code
         key = f"{type(module).__module__}.{type(module).__qualname__}:{module!r}"
         if key not in cache:
             cache[key] = leaf_expression(module)

@@ -304,6 +304,9 @@ class _Writer:
         if kind is Kind.CLASS:
             return self.classes[path].expression(path)
         children = [(name, self._construct(child)) for name, child in self.tree.children(path)]
+        if kind is Kind.LIST:  # what is None keeps the places of those after it
+            made, module = dict(children), self.tree.modules[path]
+            children = [(name, made.get(name, "None")) for name in module._modules]
         texts = [text for _, text in children]
         if kind is Kind.DICT:
             items = ", ".join(f'"{name}": {text}' for name, text in children)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from torch import fx
 
 from mufx.magnitudes import Magnitude, Rank, Several, Value, Weight, multiplied
-from mufx.rules.table import Flow, RuleTable, argument, dims
+from mufx.rules.table import Flow, RuleTable, argument, dims, operation
 from mufx.sizes import Number
 
 FUSED = RuleTable()
@@ -67,22 +67,32 @@ def _use(flow: Flow, operand: object, kind: str, contracted: tuple[int, ...]) ->
 def recurrent(flow: Flow, node: fx.Node) -> Value:
     """A recurrent layer: matrices contract their second axis, biases are added.
 
-    All inner nonlinearities need a size of 1, so the input does.
+    All inner nonlinearities need a size of 1, so the input and the first state do. A state that
+    is learned has three axes.
     """
-    flow.need(flow.magnitude(0), 0)
-    for operand in _nodes(node.args[1:]):
-        if not isinstance(flow.item(operand), Weight):
-            continue
-        matrix = len(flow.axes(operand)) == 2
-        flow.inside(operand, "contraction" if matrix else "elementwise", (1,) if matrix else ())
+    for slot in range(len(node.args)):
+        _taken(flow, node, slot, matrices=True)
     return Several((Magnitude(), Magnitude(), Magnitude()))
 
 
 @FUSED.rule("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
 def recurrent_cell(flow: Flow, node: fx.Node) -> Value:
-    """One step of a recurrent layer."""
-    value = recurrent(flow, node)
-    return value if "lstm" in str(getattr(node.target, "__name__", "")) else Magnitude()
+    """One step of a recurrent layer. A state that is learned has two axes and is no matrix."""
+    for slot in range(len(node.args)):
+        _taken(flow, node, slot, matrices=slot > 1)
+    return Several((Magnitude(),) * 2) if operation(node) == "lstm_cell" else Magnitude()
+
+
+def _taken(flow: Flow, node: fx.Node, slot: int, *, matrices: bool) -> None:
+    """What is in an argument of a recurrent layer: its parameters, and activations of size 1."""
+    for operand in _nodes(node.args[slot]):
+        value = flow.item(operand)
+        if isinstance(value, Magnitude):
+            flow.need(value, slot)
+        elif matrices and len(flow.axes(operand)) == 2:
+            _use(flow, operand, "contraction", (1,))
+        else:
+            _use(flow, operand, "elementwise", ())
 
 
 def _nodes(value: object) -> Iterator[fx.Node]:

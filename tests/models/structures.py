@@ -415,3 +415,44 @@ class Stock(nn.Module):
         x = self.encoder(self.embed(x))
         y, _ = self.attention(x, x, x, need_weights=False)
         return self.out(x + y)
+
+
+class Counted(nn.Module):
+    """Positions, made without an input and without a tensor."""
+
+    def forward(self, count: int, device: torch.device) -> Tensor:
+        return torch.arange(count, device=device)
+
+    def __repr__(self) -> str:
+        raise NotImplementedError
+
+
+class Lengths(nn.Module):
+    """A bias for every position, made without an input."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(1, width), nn.Tanh())
+
+    def forward(self, count: int, device: torch.device) -> Tensor:
+        return self.inner(torch.arange(count, device=device).float()[:, None])
+
+
+class Made(nn.Module):
+    """Calls that take no tensor and make some, and gains beside a list with an empty place."""
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.inner = nn.Linear(8, width)
+        self.counted = Counted()
+        self.lengths = Lengths(width)
+        self.table = nn.Embedding(6, width)
+        self.blocks = nn.ModuleList([None, *(nn.Linear(width, width) for _ in range(3))])
+        self.gains = nn.ParameterList([nn.Parameter(torch.randn(width)) for _ in range(3)])
+        self.out = nn.Linear(width, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.inner(x) + self.table(self.counted(6, x.device)) + self.lengths(6, x.device)
+        for block, gain in zip(self.blocks[1:], self.gains, strict=True):
+            x = x + block(torch.relu(x)) * gain
+        return self.out(x)
