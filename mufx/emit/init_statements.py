@@ -19,7 +19,7 @@ from torch.utils._device import _device_constructors
 
 from mufx.construction import Construction, is_in_place, is_random
 from mufx.diagnostics import MufxError, Place
-from mufx.emit.expressions import INPLACE, expression, literal
+from mufx.emit.expressions import INPLACE, expression, in_place, literal
 from mufx.emit.init_facts import BY_SHAPE, WHOLE_WRITES, InitFacts, written
 from mufx.emit.init_resets import default_resets
 from mufx.emit.sources import statement_at
@@ -36,7 +36,6 @@ _KEYWORDS_OF_NOTHING = re.compile(
 _PRESERVED = re.compile(r",? ?memory_format=torch\.preserve_format")
 _REFERENCE = re.compile(r"⟪([^⟫]*)⟫")
 _TIDY = re.compile(r"\(, ")
-
 
 
 @dataclass(frozen=True, slots=True)
