@@ -106,18 +106,20 @@ class Places(nn.Module):
 
 
 class Containers(nn.Module):
-    """Named steps, own lists of modules, dicts, lists of parameters."""
+    """Named steps, alike and not, own lists of modules, dicts, lists of parameters."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
         steps = OrderedDict(up=nn.Linear(8, width), act=nn.ReLU(), mix=nn.Linear(width, width))
         self.stem = nn.Sequential(steps)
+        alike = OrderedDict((f"layer_{i}", nn.Linear(width, width)) for i in range(2))
+        self.alike = nn.Sequential(alike)
         self.residual = Residual(nn.Linear(width, width), nn.Linear(width, width))
         self.gains = nn.ParameterList(nn.Parameter(torch.randn(width)) for _ in range(2))
         self.heads = nn.ModuleDict({"a": nn.Linear(width, 4), "b-c": nn.Linear(width, 4)})
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        x = self.residual(self.stem(x))
+        x = self.residual(self.alike(self.stem(x)))
         for gain in self.gains:
             x = x * gain
         return {name: head(x) for name, head in self.heads.items()}
