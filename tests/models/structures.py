@@ -132,6 +132,20 @@ class Residual(nn.Sequential):
         return x
 
 
+class Chains(nn.Module):
+    """Parts of equal names in a chain and in a class, which reach them in another way."""
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.first = nn.Linear(8, width)
+        self.steps = nn.ModuleList([nn.Sequential(nn.Linear(width, width)) for _ in range(2)])
+        self.steps += [Residual(nn.Linear(width, width)) for _ in range(2)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        return torch.stack([step(x) for step in self.steps]).sum(0)
+
+
 class Cell(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
