@@ -15,7 +15,7 @@ from mufx.factory import REQUIRED, Factory, Knob
 
 Knobs = Mapping[str, object]
 
-_PLAIN: tuple[type, ...] = (bool, str, list, dict)
+_PLAIN: tuple[type, ...] = (bool, str, dict)
 
 
 def parse_knobs(text: str, option: str = "--base") -> dict[str, object]:
@@ -210,7 +210,7 @@ def _fits(value: object, expected: object) -> bool:
     if expected is int:
         return isinstance(value, int) and not isinstance(value, bool)
     plain = origin if isinstance(origin, type) else expected
-    if plain is tuple:
+    if plain in (tuple, list):
         return isinstance(value, tuple | list)
     return not isinstance(plain, type) or plain not in _PLAIN or isinstance(value, plain)
 

@@ -486,9 +486,9 @@ def _all_names(value: Value) -> frozenset[str]:
 
 
 _ONLY_THE_SHAPE = LIKE_ANOTHER | {
-    "expand_as", "view_as", "reshape_as", "type_as", "to", "size",
+    "expand_as", "view_as", "reshape_as", "type_as", "to", "size", "zero",
 }  # fmt: skip
-"""They look at no entry of the tensor whose shape or type they take."""
+"""They look at no entry of the tensor whose shape or type they take, or that they set to 0."""
 
 
 class Correct(Walk):

@@ -64,6 +64,7 @@ INPUTS: dict[str, Inputs] = {
     "Ways": vectors,
     "Images": images,
     "State": ids,
+    "Chains": vectors,
     "ViewsInPlace": vectors,
     "Halved": images,
     "Operators": vectors,

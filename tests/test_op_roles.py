@@ -269,7 +269,21 @@ ATTENTION = (
     ),
 )
 
+
+def without_keys(bias: Tensor) -> Tensor:
+    """A copy without its middle third, as in the attention of Swin V2."""
+    copy, third = bias.clone(), bias.numel() // 3
+    copy[third : 2 * third].zero_()
+    return copy
+
+
 MADE = (
+    Case(
+        "a bias of which a copy has a part set to zero",
+        weight(w=lambda d, e, f: (e, d), b=lambda d, e, f: (e,)),
+        lambda m, x: F.linear(x, m.w, without_keys(m.b)),
+        {**HIDDEN, "b": ("input", 1, E)},
+    ),
     Case(
         "two weights of a state space, summed over a state of fixed size",
         weight(a=lambda d, e, f: (d, 3), c=lambda d, e, f: (d, 3), mix=lambda d, e, f: (e, d)),

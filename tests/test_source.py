@@ -6,7 +6,7 @@ import inspect
 import pickle
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -422,6 +422,21 @@ def test_problems_with_knobs_are_collected() -> None:
     assert "bias=1 is of type int" in problems[1].message
     assert "block_size is set at base and not at target" in problems[3].message
     assert all(p.place is not None and p.place.cls == "GPT" for p in problems)
+
+
+@pytest.mark.parametrize("widths", [(8, 4), [8, 4]])
+def test_a_tuple_and_a_list_serve_where_either_is_annotated(widths: Sequence[int]) -> None:
+    def listed(widths: list[int]) -> nn.Module:
+        return nn.Sequential(nn.Linear(4, widths[0]), nn.Linear(*widths))
+
+    def paired(widths: tuple[int, int]) -> nn.Module:
+        return listed(list(widths))
+
+    target = type(widths)([32, 4])
+    for build in (listed, paired):
+        assert from_callable(build, TENSOR, {"widths": widths}, {"widths": target}).base == {
+            "widths": widths
+        }
 
 
 def test_a_size_that_the_model_does_not_accept_is_shown_where_it_says_so() -> None:

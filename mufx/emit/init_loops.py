@@ -129,7 +129,7 @@ def _block(items: list[str], scope: _Scope) -> list[str]:
     lines: list[str] = []
     plain: list[str] = []
     for run in _runs(_segments(items, scope)):
-        for part in _parts(run):
+        for part in _parts(run, scope.model):
             deeper = _deeper(part[0], scope) if len(part) == 1 else None
             if len(part) == 1 and deeper is None:
                 plain += part[0].items
@@ -201,18 +201,19 @@ def _runs(segments: list[_Segment]) -> list[list[_Segment]]:
     return runs
 
 
-def _parts(run: list[_Segment]) -> list[list[_Segment]]:
+def _parts(run: list[_Segment], model: nn.Module) -> list[list[_Segment]]:
     """A run cut up so that all segments of a part read the same."""
     if len(run) == 1:
         return [run]
     todo, parts = list(run), list[list[_Segment]]()
     while todo:
         segment = todo.pop(0)
-        if parts and _body(parts[-1][-1]) == _body(segment) and _follows(parts[-1][-1], segment):
-            parts[-1].append(segment)
-            continue
-        if parts and _follows(parts[-1][-1], segment):
-            shared = _shared(parts[-1][-1], segment, whole=len(parts[-1]) > 1)
+        last = parts[-1][-1] if parts else None
+        if last is not None and _follows(last, segment):
+            if _body(last, model) == _body(segment, model):
+                parts[-1].append(segment)
+                continue
+            shared = _shared(last, segment, model, whole=len(parts[-1]) > 1)
             if shared:
                 _split(parts, segment, shared, todo)
                 continue
@@ -224,14 +225,15 @@ def _follows(before: _Segment, after: _Segment) -> bool:
     return before.index + 1 == after.index
 
 
-def _shared(before: _Segment, after: _Segment, whole: bool) -> int:
+def _shared(before: _Segment, after: _Segment, model: nn.Module, whole: bool) -> int:
     """How many statements at the end of `before` are those at the begin of `after`."""
-    a, b = _body(before), _body(after)
+    a, b = _body(before, model), _body(after, model)
     longest = min(len(a), len(b))
     for count in range(longest, 0, -1):
         if whole and count != len(a):
             return 0
-        if _body(_cut(before, len(a) - count, len(a))) == _body(_cut(after, 0, count)):
+        end, begin = _cut(before, len(a) - count, len(a)), _cut(after, 0, count)
+        if _body(end, model) == _body(begin, model):
             return count
     return 0
 
@@ -258,16 +260,18 @@ def _split(
         todo.insert(0, rest)
 
 
-def _body(segment: _Segment) -> tuple[str, ...]:
+def _body(segment: _Segment, model: nn.Module) -> tuple[str, ...]:
     """The statements without numbers, relative to the child that they are about."""
     if segment.container is None:
         return segment.items
-    prefix = ".".join((*segment.container, str(segment.index))) + "."
-    return _relative(segment.items, prefix, skeleton)
+    child = (*segment.container, str(segment.index))
+    return _relative(segment.items, child, model, skeleton)
 
 
-def _relative(items: Sequence[str], prefix: str, form: object = None) -> tuple[str, ...]:
-    """Statements with `prefix` cut off their tensors, and their own local variables numbered.
+def _relative(
+    items: Sequence[str], owner: Path, model: nn.Module, form: object = None
+) -> tuple[str, ...]:
+    """Statements with tensors as `owner` reaches them, and their own local variables numbered.
 
     A local variable that is used elsewhere too keeps its number, which no other statement has.
     """
@@ -279,11 +283,18 @@ def _relative(items: Sequence[str], prefix: str, form: object = None) -> tuple[s
         for number in inside.intersection(_DEFINITION.findall(item)):
             own[number] = f"own{len(own)}"
         text = _LOCAL.sub(lambda m: f"⟨{own.get(m[1], m[1])}:{m[2]}⟩", item)
-        text = _REFERENCE.sub(
-            lambda m: f"⟪*{m[1].removeprefix(prefix)}⟫" if m[1].startswith(prefix) else m[0], text
-        )
+        text = _REFERENCE.sub(lambda m: _reached(m[1], owner, model) or m[0], text)
         texts.append(skeleton(text) if form is skeleton else text)
     return tuple(texts)
+
+
+def _reached(name: str, owner: Path, model: nn.Module) -> str | None:
+    """How a tensor in `owner` is reached from there: a chain and a class have each their way."""
+    path = tuple(name.split("."))
+    if not owner or path[: len(owner)] != owner:
+        return None
+    places = range(len(owner), len(path))
+    return "⟪*" + "".join(step(_module(model, path[:i]), path[i]) for i in places) + "⟫"
 
 
 def _loop(part: list[_Segment], scope: _Scope) -> list[str]:
@@ -339,11 +350,11 @@ def _numbers(part: list[_Segment]) -> tuple[list[str], dict[str, tuple[str, ...]
 
 
 def _leaf_loops(items: list[str], scope: _Scope) -> list[str]:
-    items = _equal_together(items) if scope.free else items
+    items = _equal_together(items, scope.model) if scope.free else items
     lines: list[str] = []
     at = 0
     while at < len(items):
-        length, count = _best_group(items, at)
+        length, count = _best_group(items, at, scope.model)
         if count == 1:
             lines.append(_final(items[at], scope))
             at += 1
@@ -359,42 +370,44 @@ def _leaf_loops(items: list[str], scope: _Scope) -> list[str]:
     return lines
 
 
-def _equal_together(items: list[str]) -> list[str]:
+def _equal_together(items: list[str], model: nn.Module) -> list[str]:
     """Free statements so that modules with the same statements follow each other."""
     modules: dict[Path, list[str]] = {}
     for item in items:
         modules.setdefault(_owner(item) or (), []).append(item)
     groups: dict[tuple[str, ...], list[str]] = {}
     for owner, own in modules.items():
-        groups.setdefault(_relative(own, ".".join(owner) + "."), []).extend(own)
+        groups.setdefault(_relative(own, owner, model), []).extend(own)
     return [item for group in groups.values() for item in group]
 
 
-def _best_group(items: list[str], at: int) -> tuple[int, int]:
+def _best_group(items: list[str], at: int, model: nn.Module) -> tuple[int, int]:
     """The length and number of equal groups from `at` on that save most lines."""
     best, saved = (1, 1), 0
     for length in range(1, _LONGEST_GROUP + 1):
-        count = _repeats(items, at, length)
+        count = _repeats(items, at, length, model)
         saving = length * count - length - 1
         if count > 1 and saving > saved:
             best, saved = (length, count), saving
     return best
 
 
-def _repeats(items: list[str], at: int, length: int) -> int:
-    first = _group(items, at, length)
+def _repeats(items: list[str], at: int, length: int, model: nn.Module) -> int:
+    first = _group(items, at, length, model)
     if first is None:
         return 1
     seen, count = {first[0]}, 1
     while True:
-        group = _group(items, at + count * length, length)
+        group = _group(items, at + count * length, length, model)
         if group is None or group[1] != first[1] or group[0] in seen:
             return count
         seen.add(group[0])
         count += 1
 
 
-def _group(items: list[str], at: int, length: int) -> tuple[Path, tuple[str, ...]] | None:
+def _group(
+    items: list[str], at: int, length: int, model: nn.Module
+) -> tuple[Path, tuple[str, ...]] | None:
     """The one module that statements are about, and what they say of it."""
     if at + length > len(items):
         return None
@@ -402,7 +415,7 @@ def _group(items: list[str], at: int, length: int) -> tuple[Path, tuple[str, ...
     owner = _owner(chosen[0])
     if not owner or any(_owner(item) != owner for item in chosen):
         return None
-    return owner, _relative(chosen, ".".join(owner) + ".")
+    return owner, _relative(chosen, owner, model)
 
 
 def _owner(item: str) -> Path | None:

@@ -311,14 +311,15 @@ class _Writer:
         if kind is Kind.DICT:
             items = ", ".join(f'"{name}": {text}' for name, text in children)
             return f"nn.ModuleDict({{{items}}})"
-        if len(texts) > 1 and len(set(texts)) == 1:
+        numbered = all(name == str(i) for i, (name, _) in enumerate(children))
+        if numbered and len(texts) > 1 and len(set(texts)) == 1:
             items = f"{texts[0]} for _ in range({hole(len(texts), _count_name(path))})"
             return (
                 f"nn.ModuleList([{items}])" if kind is Kind.LIST else f"nn.Sequential(*[{items}])"
             )
         if kind is Kind.LIST:
             return f"nn.ModuleList([{', '.join(texts)}])"
-        if all(name == str(i) for i, (name, _) in enumerate(children)):
+        if numbered:
             return f"nn.Sequential({', '.join(texts)})"
         items = ", ".join(f'("{name}", {text})' for name, text in children)
         return f"nn.Sequential(OrderedDict([{items}]))"

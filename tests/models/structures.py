@@ -106,18 +106,20 @@ class Places(nn.Module):
 
 
 class Containers(nn.Module):
-    """Named steps, own lists of modules, dicts, lists of parameters."""
+    """Named steps, alike and not, own lists of modules, dicts, lists of parameters."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
         steps = OrderedDict(up=nn.Linear(8, width), act=nn.ReLU(), mix=nn.Linear(width, width))
         self.stem = nn.Sequential(steps)
+        alike = OrderedDict((f"layer_{i}", nn.Linear(width, width)) for i in range(2))
+        self.alike = nn.Sequential(alike)
         self.residual = Residual(nn.Linear(width, width), nn.Linear(width, width))
         self.gains = nn.ParameterList(nn.Parameter(torch.randn(width)) for _ in range(2))
         self.heads = nn.ModuleDict({"a": nn.Linear(width, 4), "b-c": nn.Linear(width, 4)})
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        x = self.residual(self.stem(x))
+        x = self.residual(self.alike(self.stem(x)))
         for gain in self.gains:
             x = x * gain
         return {name: head(x) for name, head in self.heads.items()}
@@ -128,6 +130,20 @@ class Residual(nn.Sequential):
         for module in self:
             x = x + module(x)
         return x
+
+
+class Chains(nn.Module):
+    """Parts of equal names in a chain and in a class, which reach them in another way."""
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.first = nn.Linear(8, width)
+        self.steps = nn.ModuleList([nn.Sequential(nn.Linear(width, width)) for _ in range(2)])
+        self.steps += [Residual(nn.Linear(width, width)) for _ in range(2)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        return torch.stack([step(x) for step in self.steps]).sum(0)
 
 
 class Cell(nn.Module):
