@@ -126,7 +126,7 @@ class _Segment:
 def _block(items: list[str], scope: _Scope) -> list[str]:
     lines: list[str] = []
     plain: list[str] = []
-    for run in _runs(_segments(items, scope)):
+    for run in _runs(_segments(items, scope), scope):
         for part in _parts(run):
             deeper = _deeper(part[0], scope) if len(part) == 1 else None
             if len(part) == 1 and deeper is None:
@@ -181,8 +181,8 @@ def _is_container(model: nn.Module, path: Path) -> bool:
     return bool(path) and is_list(_module(model, path))
 
 
-def _runs(segments: list[_Segment]) -> list[list[_Segment]]:
-    """Segments on consecutive children of the same container."""
+def _runs(segments: list[_Segment], scope: _Scope) -> list[list[_Segment]]:
+    """Segments on consecutive children of the same container, whose parts are reached alike."""
     runs: list[list[_Segment]] = []
     for segment in segments:
         last = runs[-1][-1] if runs else None
@@ -191,12 +191,28 @@ def _runs(segments: list[_Segment]) -> list[list[_Segment]]:
             and segment.container is not None
             and last.container == segment.container
             and last.index + 1 == segment.index
+            and _reached_alike(last, segment, scope)
         )
         if follows:
             runs[-1].append(segment)
         else:
             runs.append([segment])
     return runs
+
+
+def _reached_alike(one: _Segment, other: _Segment, scope: _Scope) -> bool:
+    """Whether `block[0]` of one child is not `block.get_submodule("0")` of the other."""
+    here, there = _reached(one, scope), _reached(other, scope)
+    return all(here[name] == there[name] for name in here.keys() & there.keys())
+
+
+def _reached(segment: _Segment, scope: _Scope) -> dict[Path, str]:
+    """How the tensors of a child are reached from it, by their names relative to it."""
+    assert segment.container is not None
+    child = (*segment.container, str(segment.index))
+    inner = scope.bind(child, "block")
+    paths = [tuple(name.split(".")) for item in segment.items for name in references(item)]
+    return {path[len(child) :]: inner.text(path) for path in paths}
 
 
 def _parts(run: list[_Segment]) -> list[list[_Segment]]:
