@@ -258,15 +258,20 @@ def test_an_embedding_times_sqrt_of_width_keeps_its_base_value() -> None:
 
 def pooled(x: Tensor) -> Tensor:
     values, places = F.max_pool1d(x, 2, return_indices=True)
-    out: Tensor = F.max_unpool1d(values, places, 2)
+    out: Tensor = F.max_unpool1d(values, places, [2])
     return out
+
+
+def broadcast(x: Tensor) -> Tensor:
+    call: Callable[..., tuple[Tensor, Tensor]] = torch.broadcast_tensors
+    return call(x, x[:, :1])[1]
 
 
 PASSED: dict[str, Callable[[Tensor], Tensor]] = {
     "fold": lambda x: F.fold(x.mT, (1, 8), (1, 4)),
     "pooling and its way back": pooled,
     "lp_pool1d": lambda x: F.lp_pool1d(x, 2, 2),
-    "broadcast_tensors": lambda x: torch.broadcast_tensors(x, x[:, :1])[1],
+    "broadcast_tensors": broadcast,
     "logsigmoid": F.logsigmoid,
     "threshold": lambda x: F.threshold(x, 0.1, 0.2),
 }
