@@ -256,6 +256,33 @@ def test_an_embedding_times_sqrt_of_width_keeps_its_base_value() -> None:
     assert changes(program) == ["sqrt(64) -> sqrt(16)"]
 
 
+def pooled(x: Tensor) -> Tensor:
+    values, places = F.max_pool1d(x, 2, return_indices=True)
+    out: Tensor = F.max_unpool1d(values, places, [2])
+    return out
+
+
+def broadcast(x: Tensor) -> Tensor:
+    call: Callable[..., tuple[Tensor, Tensor]] = torch.broadcast_tensors
+    return call(x, x[:, :1])[1]
+
+
+PASSED: dict[str, Callable[[Tensor], Tensor]] = {
+    "fold": lambda x: F.fold(x.mT, (1, 8), (1, 4)),
+    "pooling and its way back": pooled,
+    "lp_pool1d": lambda x: F.lp_pool1d(x, 2, 2),
+    "broadcast_tensors": broadcast,
+    "logsigmoid": F.logsigmoid,
+    "threshold": lambda x: F.threshold(x, 0.1, 0.2),
+}
+
+
+@pytest.mark.parametrize("passed", PASSED.values(), ids=PASSED)
+def test_a_size_is_seen_through_an_operation(passed: Callable[[Tensor], Tensor]) -> None:
+    program = converted(lambda m, x: torch.tanh(passed(m.lin(x) * math.sqrt(m.d))))
+    assert changes(program) == ["sqrt(64) -> sqrt(16)"]
+
+
 @pytest.mark.parametrize("step", ["cell", "layer"])
 def test_a_first_state_keeps_its_size_as_the_input_does(step: str) -> None:
     def init(m: Any, d: int) -> None:

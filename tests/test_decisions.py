@@ -70,11 +70,12 @@ def windows(h: Tensor) -> Tensor:
     return h.mean(1)
 
 
+# Attention over blocks divides a size by how many parts of it there are, again and again.
 def shared_out(h: Tensor) -> Tensor:
-    """Attention over blocks divides a size by how many parts of it there are, again and again."""
     for _ in range(4):
         count = h.shape[1] // 2
-        h = h[:, : h.shape[1] // count * count].unflatten(1, (count, -1)).flatten(1, 2)
+        h = h[:, : h.shape[1] // count * count].reshape(h.shape[0], count, -1, h.shape[2])
+        h = h.flatten(1, 2)
     return h.mean(1)
 
 

@@ -33,10 +33,9 @@ def leaf_expression(module: nn.Module) -> str | None:
 def public_class(module: nn.Module) -> type[nn.Module] | None:
     """The class of `torch.nn` whose forward the module has; `None` where it has one of its own."""
     cls = type(module)
-    public = next((c for c in cls.__mro__ if getattr(nn, c.__name__, None) is c), None)
-    if public is None or public is nn.Module or cls.forward is not public.forward:
-        return None
-    return public
+    bases = (base for base in cls.__mro__ if issubclass(base, nn.Module))
+    public = next((base for base in bases if getattr(nn, base.__name__, None) is base), nn.Module)
+    return None if public is nn.Module or cls.forward is not public.forward else public
 
 
 def _signature(cls: type[nn.Module]) -> dict[str, inspect.Parameter]:

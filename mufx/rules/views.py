@@ -31,6 +31,7 @@ _KEEP = """
     pad constant_pad_nd pixel_shuffle pixel_unshuffle channel_shuffle
     interpolate upsample upsample_nearest upsample_bilinear
     avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
+    fold max_unpool1d max_unpool2d max_unpool3d
     identity positive requires_grad resolve_conj conj
     view_as_complex_copy nan_to_num masked_select fft_fftshift fft_ifftshift
 """.split()
@@ -66,6 +67,7 @@ def placed(flow: Flow, node: fx.Node) -> Value:
 _HOMOGENEOUS = """
     relu leaky_relu abs
     max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
+    lp_pool1d lp_pool2d lp_pool3d
 """.split()
 
 
@@ -74,6 +76,25 @@ def homogeneous(flow: Flow, node: fx.Node) -> Value:
     """The result has the size of the operand, and is not linear in it."""
     value = flow.value(_first(node))
     return Weight.bent(value) if isinstance(value, Weight) else value
+
+
+_WITH_PLACES = """
+    max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices
+    adaptive_max_pool1d_with_indices adaptive_max_pool2d_with_indices
+    adaptive_max_pool3d_with_indices
+""".split()
+
+
+@VIEWS.rule(*_WITH_PLACES)
+def with_places(flow: Flow, node: fx.Node) -> Value:
+    """The same, and where each value was."""
+    return Several((homogeneous(flow, node), Magnitude()))
+
+
+@VIEWS.rule("broadcast_tensors")
+def broadcast(flow: Flow, node: fx.Node) -> Value:
+    """Every operand keeps its size."""
+    return Several(tuple(flow.item(operand) for operand in node.all_input_nodes))
 
 
 def _first(node: fx.Node) -> Any:

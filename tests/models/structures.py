@@ -454,6 +454,13 @@ class Lengths(nn.Module):
         return self.inner(torch.arange(count, device=device).float()[:, None])
 
 
+class Rectified(nn.Sequential):
+    """A chain of its own class."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(nn.Linear(width, width), nn.ReLU())
+
+
 class Made(nn.Module):
     """Calls that take no tensor and make some, and gains beside a list with an empty place."""
 
@@ -465,10 +472,12 @@ class Made(nn.Module):
         self.table = nn.Embedding(6, width)
         self.blocks = nn.ModuleList([None, *(nn.Linear(width, width) for _ in range(3))])
         self.gains = nn.ParameterList([nn.Parameter(torch.randn(width)) for _ in range(3)])
+        plain = nn.Sequential(nn.Linear(width, width), nn.ReLU())
+        self.ways = nn.ModuleList([plain, Rectified(width), Rectified(width)])
         self.out = nn.Linear(width, 4)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.inner(x) + self.table(self.counted(6, x.device)) + self.lengths(6, x.device)
         for block, gain in zip(self.blocks[1:], self.gains, strict=True):
             x = x + block(torch.relu(x)) * gain
-        return self.out(x)
+        return self.out(sum(way(x) for way in self.ways))
