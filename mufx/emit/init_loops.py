@@ -294,7 +294,8 @@ def _reached(name: str, owner: Path, model: nn.Module) -> str | None:
     if not owner or path[: len(owner)] != owner:
         return None
     places = range(len(owner), len(path))
-    return "⟪*" + "".join(step(_module(model, path[:i]), path[i]) for i in places) + "⟫"
+    steps = (step(_module(model, path[:i]), path[i], at_root=not i) for i in places)
+    return "⟪*" + "".join(steps) + "⟫"
 
 
 def _loop(part: list[_Segment], scope: _Scope) -> list[str]:
