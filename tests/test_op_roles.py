@@ -279,6 +279,12 @@ def without_keys(bias: Tensor) -> Tensor:
 
 MADE = (
     Case(
+        "patches that are folded back, two over each place",
+        weight(w=lambda d, e, f: (e, d // 2)),
+        lambda m, x: F.linear(flat(F.fold(x.mT, (1, 6), (1, 2))), m.w),
+        HIDDEN,
+    ),
+    Case(
         "a bias of which a copy has a part set to zero",
         weight(w=lambda d, e, f: (e, d), b=lambda d, e, f: (e,)),
         lambda m, x: F.linear(x, m.w, without_keys(m.b)),

@@ -6,7 +6,7 @@ import inspect
 import pickle
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -424,19 +424,19 @@ def test_problems_with_knobs_are_collected() -> None:
     assert all(p.place is not None and p.place.cls == "GPT" for p in problems)
 
 
-@pytest.mark.parametrize("widths", [(8, 4), [8, 4]])
-def test_a_tuple_and_a_list_serve_where_either_is_annotated(widths: Sequence[int]) -> None:
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_a_tuple_and_a_list_serve_where_either_is_annotated(
+    kind: Callable[[list[int]], object],
+) -> None:
     def listed(widths: list[int]) -> nn.Module:
-        return nn.Sequential(nn.Linear(4, widths[0]), nn.Linear(*widths))
+        return nn.Sequential(nn.Linear(4, widths[0]), nn.Linear(widths[0], widths[1]))
 
     def paired(widths: tuple[int, int]) -> nn.Module:
         return listed(list(widths))
 
-    target = type(widths)([32, 4])
+    base, target = {"widths": kind([8, 4])}, {"widths": kind([32, 4])}
     for build in (listed, paired):
-        assert from_callable(build, TENSOR, {"widths": widths}, {"widths": target}).base == {
-            "widths": widths
-        }
+        assert from_callable(build, TENSOR, base, target).base == base
 
 
 def test_a_size_that_the_model_does_not_accept_is_shown_where_it_says_so() -> None:
