@@ -55,7 +55,7 @@ def align(base: Recording, target: Recording, along: Recording, training: bool) 
     Raises:
         MufxError: `MUF106`, at the first node that is not the same operation on the same inputs.
     """
-    axes: dict[str, tuple[Axis, ...]] = {}
+    sizes: dict[str, list[_Sizes]] = {}
     numbers: dict[tuple[str, Slot], Number] = {}
     base_nodes: dict[str, fx.Node] = {}
     others: dict[fx.Node, tuple[fx.Node, fx.Node]] = {}
@@ -69,10 +69,26 @@ def align(base: Recording, target: Recording, along: Recording, training: bool) 
             if isinstance(found, Number):
                 numbers[t.name, slot] = found
         values = (base.values.get(b.name), target.values.get(t.name), along.values.get(a.name))
-        sizes = [v.sizes for v in values if v is not None]
-        if len(sizes) == 3:
-            axes[t.name] = tuple(Axis(*s) for s in zip(*sizes, strict=True))
-    return Trace(training, target, base, axes, numbers, base_nodes)
+        known = [v.sizes for v in values if v is not None]
+        if len(known) == 3:
+            sizes[t.name] = list(zip(*known, strict=True))
+    return Trace(training, target, base, _axes(sizes), numbers, base_nodes)
+
+
+_Sizes = tuple[int, ...]
+
+
+def _axes(sizes: Mapping[str, list[_Sizes]]) -> dict[str, tuple[Axis, ...]]:
+    """By node: its axes. What a floor keeps at target as at base, `max(8, d // 8)`, stays fixed.
+
+    Where base and target are the same, it is the third size that says what would grow.
+    """
+    widened = any(base != target for rows in sizes.values() for base, target, _ in rows)
+
+    def axis(base: int, target: int, along: int) -> Axis:
+        return Axis(base, target, target if widened and base == target else along)
+
+    return {name: tuple(axis(*row) for row in rows) for name, rows in sizes.items()}
 
 
 def _rows(

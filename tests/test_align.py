@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import mufx
 from mufx.align import Trace
+from mufx.api import convert_source
 from mufx.diagnostics import MufxError
 from mufx.source import from_callable
 
@@ -122,6 +123,17 @@ def test_a_knob_that_is_none_at_both_sizes_is_none_further_along() -> None:
     assert program.diagnostics == ()
     weight = program.train.axes["_1_weight"]
     assert [(axis.base, axis.target, axis.along) for axis in weight] == [(8, 32, 128), (8, 24, 72)]
+
+
+def test_what_a_floor_keeps_at_target_as_at_base_does_not_grow() -> None:
+    def squeezed(width: int) -> nn.Module:
+        units = max(8, width // 8)
+        return nn.Sequential(nn.Linear(4, width), nn.Linear(width, units), nn.Linear(units, 2))
+
+    inputs, knobs = (torch.ones(2, 4),), ({"width": 32}, {"width": 64})
+    labels = convert_source(from_callable(squeezed, inputs, *knobs)).program.labels
+
+    assert [str(labels[f"{i}.weight"].role) for i in range(3)] == ["input", "output", "scalar"]
 
 
 def test_a_model_that_does_not_build_further_along_is_traced_without_it() -> None:

@@ -64,12 +64,6 @@ def sum_(flow: Flow, node: fx.Node) -> Value:
     return flow.moved(value, m)
 
 
-@REDUCTIONS.rule("fold")
-def fold(flow: Flow, node: fx.Node) -> Value:
-    """Patches are added where they overlap, as many at every width."""
-    return flow.magnitude(0)
-
-
 def _note_products(flow: Flow, node: fx.Node) -> None:
     """The sum of the products of two tensors is a contraction that is spelled out."""
     terms = node.all_input_nodes[0]
