@@ -89,10 +89,10 @@ def _of_parameters_alone(walk: Walk, found: list[Sum]) -> Iterator[tuple[Sum, st
 
 def summed_entries(walk: Walk, parameters: Set[str]) -> dict[str, Place]:
     """Where what these parameters make is summed with an activation over an axis of their own."""
-    found, rows = list(sums(walk)), _Entries(walk, axes=1)
+    found, rows = list(sums(walk)), _Entries(walk, axes=1, until=_TURNING)
     places: dict[str, Place] = {}
     for use in walk.uses.values():
-        if found and use.parameter in parameters:
+        if found and use.parameter in parameters and not _is_turned(rows.nodes[use.node], use):
             flow = rows.of(use)
             met = [_place(walk, s) for s in found if s.gone in _axes_made(rows, use, flow, s)]
             if met:
@@ -100,16 +100,30 @@ def summed_entries(walk: Walk, parameters: Set[str]) -> dict[str, Place]:
     return places
 
 
+def _is_turned(node: fx.Node, use: Use) -> bool:
+    """Whether what is used of a parameter is a sine of it."""
+    operand = _used_in(node, use.slot)
+    behind = [operand] if isinstance(operand, fx.Node) else []
+    for made in behind:
+        behind.extend(n for n in made.all_input_nodes if n not in behind)
+    return any(operation(made) in _TURNING for made in behind)
+
+
+_TURNING = frozenset({"sin", "cos", "polar"})
+"""What they make of a frequency has a size of its own, whatever the frequency's is."""
+
+
 class _Entries(Rows):
     """Follows what parameters make as far as an activation meets it, whatever is done to it.
 
     Which row an entry was is not asked, only along which axes the rows run. Where they run along
     so many as `axes` says, they are followed through operations with other activations as well.
+    What the operations of `until` make is not followed.
     """
 
-    def __init__(self, walk: Walk, *, axes: int) -> None:
+    def __init__(self, walk: Walk, *, axes: int, until: Set[str] = frozenset()) -> None:
         super().__init__(walk.trace)
-        self.sums, self.rank = walk.sums, axes
+        self.sums, self.rank, self.until = walk.sums, axes, until
         self.buffers: dict[fx.Node, list[fx.Node]] = defaultdict(list)
         for buffer, writers in walk.written.items():
             for writer in writers:
@@ -136,6 +150,8 @@ class _Entries(Rows):
 
     def passed(self, node: fx.Node, operand: fx.Node, layout: Any) -> Any:
         """The layout of what an operation makes of its operand."""
+        if operation(node) in self.until:
+            return None
         made = super().passed(node, operand, layout)
         if made is not None or len(_running(layout)) < self.rank:
             return made

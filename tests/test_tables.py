@@ -123,6 +123,40 @@ def test_a_computed_matrix_is_scaled_as_if_drawn_and_told() -> None:
     assert found.place.file == __file__
 
 
+class Turned(nn.Module):
+    """Queries and keys turned by frequencies that are a parameter, at places or by an input."""
+
+    def __init__(self, width: int, by_input: bool) -> None:
+        super().__init__()
+        self.first, self.keys = nn.Linear(6, width), nn.Linear(width, width)
+        rates = 10000 ** (-torch.arange(0, width, 2).float() / width)
+        self.rates = nn.Parameter(rates, requires_grad=False)
+        self.last = nn.Linear(width, 3)
+        self.by_input = by_input
+
+    def forward(self, x: Tensor) -> Tensor:
+        places = x[..., :1] if self.by_input else torch.arange(x.shape[-2])[:, None]
+        angles = (places * self.rates).repeat_interleave(2, -1)
+        x = self.first(x)
+        q, k = (turned(y, angles) for y in (x, self.keys(x)))
+        out: Tensor = self.last((q @ k.mT / x.shape[-1]).softmax(-1) @ x)
+        return out
+
+
+def turned(x: Tensor, angles: Tensor) -> Tensor:
+    a, b = x.chunk(2, dim=-1)
+    return x * angles.cos() + torch.cat([-b, a], dim=-1) * angles.sin()
+
+
+@pytest.mark.parametrize("by_input", [False, True])
+def test_frequencies_that_turn_may_be_summed_over(by_input: bool) -> None:
+    """Their sines and cosines have a size of their own."""
+    knobs = {"width": 8, "by_input": by_input}, {"width": 64, "by_input": by_input}
+    program = mufx.convert(Turned, (torch.randn(2, 5, 6),), *knobs).program
+
+    assert [(d.code, str(d.severity)) for d in program.diagnostics] == [("MUF204", "note")]
+
+
 class Spare(nn.Module):
     """A recurrent layer that no one calls; its init follows its width."""
 
