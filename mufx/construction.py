@@ -13,7 +13,7 @@ import importlib
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -62,6 +62,8 @@ class Construction:
     spans: Mapping[str, Span]
     """By node name: what of its memory a node stands for, or a `setitem` writes to."""
     nodes: Mapping[str, fx.Node] = field(repr=False, default_factory=dict)
+    attributes: tuple[str, ...] = ()
+    """The buffers that were plain attributes of their modules."""
 
     def replay(self, seed: int | None = None, device: str = "cpu") -> dict[str, torch.Tensor]:
         """Runs the whole constructor's program for real: every parameter and buffer by name.
@@ -78,6 +80,18 @@ class Construction:
         """The nodes that one parameter or buffer depends on, in order."""
         return self._uses.slice(self.nodes[self.tensors[name]])
 
+    def without(self, names: Collection[str]) -> Construction:
+        """The same, in which these of its `attributes` are no buffers again."""
+        for name in names:
+            path, _, attribute = name.rpartition(".")
+            module = self.model.get_submodule(path)
+            value = module._buffers.pop(attribute)
+            module._non_persistent_buffers_set.discard(attribute)
+            setattr(module, attribute, value)
+        tensors = {name: node for name, node in self.tensors.items() if name not in names}
+        kept = tuple(name for name in self.attributes if name not in names)
+        return replace(self, tensors=tensors, attributes=kept)
+
     @cached_property
     def _uses(self) -> _Uses:
         return _Uses(self.graph.nodes, self.storages)
@@ -93,8 +107,12 @@ class Construction:
         return any(is_random(node) for node in self.program(name))
 
 
-def record_construction(build: Callable[[], nn.Module]) -> Construction:
+def record_construction(
+    build: Callable[[], nn.Module], *, registering: bool = False
+) -> Construction:
     """Calls `build()` on the `meta` device and records it.
+
+    With `registering`, tensors that modules keep as plain attributes become buffers.
 
     The global random state is left untouched.
 
@@ -122,7 +140,8 @@ def record_construction(build: Callable[[], nn.Module]) -> Construction:
                     place=place_of(problem),
                 )
             ) from problem
-    return recorder.finish(model)
+    attributes = _registered(model) if registering else ()
+    return replace(recorder.finish(model), attributes=attributes)
 
 
 class _Construction(Recorder):
@@ -150,7 +169,7 @@ class _Construction(Recorder):
             tensors[name] = node.name
             if len(self.constants) > known:  # nobody's code is running any more
                 owner = self.origins[node.name]
-                self.origins[node.name] = replace(owner, place=_owner(model, name))
+                self.origins[node.name] = replace(owner, place=owner_of(model, name))
         return Construction(
             model,
             self.graph,
@@ -268,7 +287,25 @@ class _Construction(Recorder):
         return value
 
 
-def _owner(model: nn.Module, tensor: str) -> Place:
+def _registered(model: nn.Module) -> tuple[str, ...]:
+    """Makes buffers of what modules keep as plain attributes: the state dict stays without them.
+
+    Not of what shares memory with a parameter or a buffer, which it would no longer follow.
+    """
+    held = {_storage(t) for t in (*model.parameters(), *model.buffers())}
+    names: list[str] = []
+    for path, module in model.named_modules():
+        for name, value in list(vars(module).items()):
+            if isinstance(value, torch.Tensor) and not value.requires_grad:
+                if _storage(value) in held:
+                    continue
+                delattr(module, name)
+                module.register_buffer(name, value, persistent=False)
+                names.append(f"{path}.{name}" if path else name)
+    return tuple(names)
+
+
+def owner_of(model: nn.Module, tensor: str) -> Place:
     """The class of the module that holds a tensor."""
     path = tensor.rpartition(".")[0]
     return replace(factory.place_of(type(model.get_submodule(path))), module=path)

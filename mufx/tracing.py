@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
 from mufx.align import Trace, align
-from mufx.construction import Construction, record_construction
+from mufx.construction import Construction, owner_of, record_construction
 from mufx.diagnostics import Diagnostic, MufxError, note
 from mufx.forward import record_forward
 from mufx.loading import quiet
@@ -87,8 +88,10 @@ def _traced(
     evaluate = in_other_mode(train, fixed)
     if evaluate is None:
         evaluate = taken_types(record(False), partial(lowered, False))
+    read = {n.target for t in (train, evaluate) for n in t.graph.nodes if n.op == "get_attr"}
+    base, target, further = (b.without({*b.attributes} - read) for b in builds)
     found = [d for t in (train, evaluate) for d in t.recording.diagnostics]
-    base, target, further = builds
+    found += _registered(target)
     return Program(
         source, optimizer, form, base, target, further, along, train, evaluate, rules
     ).report(*found)
@@ -96,7 +99,25 @@ def _traced(
 
 def _build(source: Source, knobs: Knobs) -> Construction:
     with quiet():
-        return record_construction(lambda: source.build(**knobs))
+        return record_construction(lambda: source.build(**knobs), registering=True)
+
+
+def _registered(target: Construction) -> list[Diagnostic]:
+    """What is told of tensors that were plain attributes, once for each of a class."""
+    told: list[Diagnostic] = []
+    for name in target.attributes:
+        place, attribute = owner_of(target.model, name), name.rpartition(".")[2]
+        told.append(
+            note(
+                "MUF114",
+                f"{place.cls}.{attribute} is a tensor and no buffer: it is one in the emitted "
+                "module, moves with it, and stands in no state dict",
+                hint="nothing has to be done; to say so in the model: self.register_buffer("
+                f'"{attribute}", tensor, persistent=False)',
+                place=replace(place, module=""),
+            )
+        )
+    return list(dict.fromkeys(told))
 
 
 def _along(source: Source) -> tuple[Knobs, list[Diagnostic]]:

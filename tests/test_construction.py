@@ -239,13 +239,14 @@ def test_a_draw_that_leaves_torch_is_refused_for_what_takes_it(
 
 
 class Unregistered(nn.Module):
-    """A table and a list of indices, as plain attributes."""
+    """A table, a list of indices, and what nobody reads, as plain attributes."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.first = nn.Linear(6, width)
         self.table = torch.arange(1.0, width + 1)
         self.rows = torch.arange(2)
+        self.spare = torch.ones(3)
         self.last = nn.Linear(width, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -253,24 +254,42 @@ class Unregistered(nn.Module):
         return out
 
 
-def convert_sizes(inputs: tuple[torch.Tensor]) -> object:
-    return mufx.convert(Unregistered, inputs, {"width": 16}, {"width": 64})
+def test_a_plain_attribute_becomes_a_buffer_and_is_told() -> None:
+    inputs = (torch.randn(2, 6),)
+    conversion = mufx.convert(Unregistered, inputs, {"width": 16}, {"width": 64})
+
+    made, own = conversion.module(seed=3), Unregistered(64)
+    assert sorted(n for n, _ in made.named_buffers()) == ["rows", "table"]
+    assert made.state_dict().keys() == own.state_dict().keys()
+    own.load_state_dict(made.state_dict())
+    assert torch.equal(made(*inputs), own(*inputs))
+    told = {d.message.split()[0]: d for d in conversion.program.diagnostics}
+    assert told.keys() == {"Unregistered.table", "Unregistered.rows"}
+    for diagnostic in told.values():
+        assert (diagnostic.code, diagnostic.place and diagnostic.place.file) == ("MUF114", __file__)
 
 
-def audit_sizes(inputs: tuple[torch.Tensor]) -> object:
-    return mufx.audit(Unregistered, inputs, {"width": 16}, {"width": 64})
+class View(nn.Module):
+    """A plain attribute in the memory of a parameter: as a buffer it would not learn."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, width), nn.Linear(width, 3)
+        self.gain = self.first.bias.detach()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.last(self.first(x) * self.gain)
+        return out
 
 
-def plan_one(inputs: tuple[torch.Tensor]) -> object:
-    return plan_instance(Unregistered(64), inputs, {"first.weight:0": 4})
+def test_a_view_of_a_parameter_is_no_buffer() -> None:
+    with pytest.raises(MufxError, match="MUF103"):
+        mufx.convert(View, (torch.randn(2, 6),), {"width": 16}, {"width": 64})
 
 
-@pytest.mark.parametrize("command", [convert_sizes, audit_sizes, plan_one])
-def test_a_tensor_that_is_not_registered_is_refused(
-    command: Callable[[tuple[torch.Tensor]], object],
-) -> None:
+def test_a_tensor_that_an_instance_does_not_register_is_refused() -> None:
     with pytest.raises(MufxError) as raised:
-        command((torch.zeros(2, 6),))
+        plan_instance(Unregistered(64), (torch.zeros(2, 6),), {"first.weight:0": 4})
     found = {d.hint.partition(": ")[2]: d for d in raised.value.diagnostics}
     assert set(found) == {
         'self.register_buffer("rows", tensor, persistent=False)',
