@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 import mufx
 from mufx.api import convert_source, trace
 from mufx.check.checking import checked
+from mufx.check.designing import by_design
 from mufx.check.experiment import Experiment, prepared
 from mufx.check.own import own_changes
 from mufx.check.predicting import Prediction
@@ -309,7 +310,8 @@ def test_a_constant_that_grows_is_no_part_of_what_base_starts_with() -> None:
     inputs = (torch.randn(2, 3, 4),)
     program = mufx.convert(TensorScaled, inputs, {"width": 16}, {"width": 64}).program
 
-    sizes, _ = Prediction(program, program.train, converted=True, batch=2).starts(4)
+    prediction = Prediction(program, program.train, converted=True, batch=2)
+    sizes, _ = prediction.starts(4, by_design(program, 4))
 
     (start,) = (value for name, value in sizes.items() if "bmm" in name)
     assert start == pytest.approx(-0.5)  # sqrt(d) products of either sign, over d

@@ -14,6 +14,7 @@ import mufx
 from mufx.api import trace
 from mufx.check.alike import APART, Alike, Batch, Means, squared
 from mufx.check.bending import bending
+from mufx.check.designing import by_design
 from mufx.check.predicting import Prediction
 from mufx.check.starting import Side
 from mufx.check.step import Part, Step
@@ -489,7 +490,7 @@ def test_rows_that_read_out_start_smaller_than_the_others() -> None:
     program = mufx.convert(Scan, inputs, base={"width": 64}, target={"width": 256}).program
     prediction = Prediction(program, program.train, converted=True, batch=2)
 
-    sizes, _ = prediction.starts(4.0)
+    sizes, _ = prediction.starts(4.0, by_design(program, 4.0))
 
     assert program.row_blocks.keys() == {"parts.weight"}
     assert sizes[":matmul#1"] == pytest.approx(-1.0)  # of both vectors the root of the width

@@ -105,9 +105,10 @@ def _predictions(experiment: Experiment) -> dict[Variant, Told]:
     original = trace(program.source, optimizer=request.optimizer, form=request.form)
     standard = Prediction(program, original.train, converted=False, batch=request.batch)
     converted = Prediction(program, program.train, converted=True, batch=request.batch)
+    design = by_design(program, m)
     return {
         Variant.SP: Told(first=standard.exponents(m)),
-        Variant.MUP: Told(by_design(program, m), converted.exponents(m), *converted.starts(m)),
+        Variant.MUP: Told(design, converted.exponents(m), *converted.starts(m, design)),
         Variant.APPLIED: Told(),
     }
 

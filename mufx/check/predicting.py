@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import fx
 
 from mufx.align import Trace
 from mufx.check.alike import Batch
-from mufx.check.designing import by_design
 from mufx.check.gradients import gradients
 from mufx.check.links import Links
 from mufx.check.starting import ZERO, Side
@@ -52,16 +51,18 @@ class Prediction:
                     found[name + suffix] = _exponent(small, large, m)
         return found
 
-    def starts(self, m: float) -> tuple[dict[str, float], dict[str, float]]:
+    def starts(
+        self, m: float, design: Mapping[str, float]
+    ) -> tuple[dict[str, float], dict[str, float]]:
         """By node where a parameter or two activations are multiplied: exponents before training.
 
-        Of its size, and of that of the smallest activation that is multiplied, less its design;
+        Of its size, and of that of the smallest activation that is multiplied, less its `design`;
         with the inits that the plan wants, whatever the module is given. Such a node has the size
         of a sum of independent products; the size of others is not known as well. Rows that read
         out of a fused weight are smaller than its others: it is left out.
         """
         base, target = (self._walked(side, self._designed) for side in Side)
-        named, design = list(named_nodes(self.trace)), by_design(self.program, m)
+        named = list(named_nodes(self.trace))
         designs = {node.name: design.get(name, 0.0) for name, node in named}
         sizes: dict[str, float] = {}
         inputs: dict[str, float] = {}
