@@ -53,7 +53,7 @@ class Constants:
         found = _constant_nodes(trace.graph, parameters)
         self._names = found & trace.base_nodes.keys()  # what a pass inserted has its own rule
         self._found: dict[str, Magnitude] = {}
-        self._sizes: dict[str, tuple[float, float]] = {}
+        self._sizes: dict[fx.Node, float] = {}
 
     def __contains__(self, node: fx.Node) -> bool:
         """Whether the node depends on no input and no parameter."""
@@ -67,21 +67,23 @@ class Constants:
 
     def base_size(self, node: fx.Node) -> float:
         """The root mean square of its values at base; 1 where that says nothing, as of a mask."""
-        return self.sizes(node)[0]
+        return self._size(node, self.trace.base_nodes[node.name], self.trace.base, self.base)
 
-    def sizes(self, node: fx.Node) -> tuple[float, float]:
-        """The same at base and at target."""
-        if node.name not in self._sizes:
-            self._sizes[node.name] = self._measured_sizes(node)
-        return self._sizes[node.name]
+    def target_size(self, node: fx.Node) -> float:
+        """The same at target."""
+        return self._size(node, node, self.trace.recording, self.target)
 
-    def _measured_sizes(self, node: fx.Node) -> tuple[float, float]:
-        value = self.trace.recording.values.get(node.name)
-        if value is None or not value.dtype.is_floating_point or self.magnitude(node).neutral:
-            return 1.0, 1.0
-        small = _evaluate(self.trace.base_nodes[node.name], self.trace.base, self.base)
-        large = _evaluate(node, self.trace.recording, self.target)
-        return _size(small), _size(large)
+    def _size(
+        self, node: fx.Node, there: fx.Node, recording: Recording, construction: Construction
+    ) -> float:
+        if there not in self._sizes:
+            value = self.trace.recording.values.get(node.name)
+            says = value is not None and value.dtype.is_floating_point
+            measured = says and not self.magnitude(node).neutral
+            found = _evaluate(there, recording, construction) if measured else None
+            size = 0.0 if found is None else float(found.double().square().mean().sqrt())
+            self._sizes[there] = size if 0 < size < math.inf else 1.0
+        return self._sizes[there]
 
     def _measure(self, node: fx.Node) -> Magnitude:
         value = self.trace.recording.values.get(node.name)
@@ -160,11 +162,6 @@ def _evaluate(
     }
     result: Any = run_nodes(needed, buffers, "cpu")[node]
     return result if isinstance(result, torch.Tensor) else None
-
-
-def _size(value: torch.Tensor | None) -> float:
-    size = 0.0 if value is None else float(value.double().square().mean().sqrt())
-    return size if 0 < size < math.inf else 1.0
 
 
 def _ancestors(node: fx.Node) -> list[fx.Node]:

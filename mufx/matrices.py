@@ -103,10 +103,9 @@ def summed_entries(walk: Walk, parameters: Set[str]) -> dict[str, Place]:
 def _is_turned(node: fx.Node, use: Use) -> bool:
     """Whether what is used of a parameter is a sine of it."""
     operand = _used_in(node, use.slot)
-    behind = [operand] if isinstance(operand, fx.Node) else []
-    for made in behind:
-        behind.extend(n for n in made.all_input_nodes if n not in behind)
-    return any(operation(made) in _TURNING for made in behind)
+    first = [operand] if isinstance(operand, fx.Node) else []
+    made = reached(first, lambda n: n.all_input_nodes)
+    return any(operation(n) in _TURNING for n in made)
 
 
 _TURNING = frozenset({"sin", "cos", "polar"})

@@ -45,5 +45,4 @@ class _Designed(Check):
         value = super().item(operand)
         if not isinstance(value, Weight) or operand not in self.kept:
             return value
-        small, large = self.kept.sizes(operand)
-        return replace(value, ratio=large / small)
+        return replace(value, ratio=self.kept.target_size(operand) / self.kept.base_size(operand))

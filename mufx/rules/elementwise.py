@@ -181,9 +181,8 @@ def neg(flow: Flow, node: fx.Node) -> Value:
 
 _NONLINEAR = """
     gelu silu mish tanh sigmoid logsigmoid log_sigmoid softplus softsign elu selu celu hardtanh
-    hardswish
-    hardsigmoid relu6 glu exp expm1 exp2 log log1p log2 log10 sin cos tan atan atan2 sinh cosh
-    asinh acosh atanh asin acos erf erfc erfinv clamp clamp_min clamp_max clip tanhshrink
+    hardswish hardsigmoid relu6 glu exp expm1 exp2 log log1p log2 log10 sin cos tan atan atan2 sinh
+    cosh asinh acosh atanh asin acos erf erfc erfinv clamp clamp_min clamp_max clip tanhshrink
     softshrink hardshrink threshold _threshold rpow logit lgamma digamma floor ceil round trunc frac
     fmod remainder sign sgn heaviside angle hypot logsumexp prod rrelu
     special_i0 local_response_norm
