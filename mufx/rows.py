@@ -10,8 +10,9 @@ written down.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, Final
 
@@ -25,17 +26,22 @@ from mufx.ratios import Use
 from mufx.recording import Size
 from mufx.rules import operation
 from mufx.rules.elementwise import ELEMENTWISE
-from mufx.rules.views import VIEWED
+from mufx.rules.table import argument
+from mufx.rules.views import JOINS, VIEWED
 from mufx.sizes import Axis
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Region:
-    """The rows that one value holds: how many at every size, and where each stands at target."""
+    """The rows that one value holds: how many at every size, and where each stands at target.
+
+    `read` is the size of what they are read in: what is joined with others first is one of all.
+    """
 
     node: fx.Node
     place: Place
     size: Axis
+    read: Axis
     layout: Tensor = field(repr=False)
 
     def rows(self) -> frozenset[int]:
@@ -104,15 +110,22 @@ class Rows:
         held = {n: self._region(n, layouts[n]) for n in order if isinstance(layouts[n], Tensor)}
         return Flow(held, tuple(region for n, region in held.items() if n in ends))
 
+    @cached_property
+    def read(self) -> Mapping[fx.Node, tuple[Axis, ...]]:
+        """The axes of every value as they are read."""
+        return _read(self.trace)
+
     def _region(self, node: fx.Node, layout: Tensor) -> Region:
         pairs = zip(layout.shape, layout.stride(), strict=True)
-        axes = [self.trace.axes[node.name][i] for i, (n, s) in enumerate(pairs) if s and n > 1]
-        size = Axis(
-            math.prod(a.base for a in axes),
-            math.prod(a.target for a in axes),
-            math.prod(a.along for a in axes),
+        varying = [i for i, (n, s) in enumerate(pairs) if s and n > 1]
+        own, read = self.trace.axes[node.name], self.read[node]
+        return Region(
+            node,
+            self.trace.recording.origins[node.name].place,
+            _product(own[i] for i in varying),
+            _product(read[i] for i in varying),
+            layout,
         )
-        return Region(node, self.trace.recording.origins[node.name].place, size, layout)
 
     def followed(self, node: fx.Node, layout: Any) -> Iterator[tuple[fx.Node, Any]]:
         """What uses a value, and the layout there."""
@@ -167,6 +180,47 @@ def _activations(trace: Trace) -> set[fx.Node]:
         if node.op == "placeholder" or any(n in found for n in node.all_input_nodes):
             found.add(node)
     return found
+
+
+def _product(axes: Iterable[Axis]) -> Axis:
+    sizes = [(axis.base, axis.target, axis.along) for axis in axes]
+    return Axis(*map(math.prod, zip((1, 1, 1), *sizes, strict=True)))
+
+
+def _read(trace: Trace) -> dict[fx.Node, tuple[Axis, ...]]:
+    """The axes of every value as they are read: those that are joined with others, the whole.
+
+    The gradient of an entry is as much smaller as the vector is longer that it is read in. A head
+    that is turned in part is joined again before a product contracts it. Of several readers the
+    one counts whose vector grows most.
+
+        turned, rest = q.split((8, 24), -1);  torch.cat([turn(turned), rest], -1) @ k.mT
+        ->  turned and rest are read as parts of 32
+    """
+    read: dict[fx.Node, tuple[Axis, ...]] = {}
+    for node in reversed(trace.graph.nodes):
+        axes = trace.axes.get(node.name, ())
+        users = [_as_read(axes, trace, user, read[user]) for user in node.users]
+        longest = (max(found, key=lambda axis: axis.m) for found in zip(*users, strict=True))
+        read[node] = tuple(longest) or axes
+    return read
+
+
+def _as_read(
+    axes: tuple[Axis, ...], trace: Trace, user: fx.Node, read: tuple[Axis, ...]
+) -> tuple[Axis, ...]:
+    """The axes of a value as one of its users gives them on."""
+    made = trace.axes.get(user.name, ())
+    if len(made) < len(axes):
+        return axes
+    new = len(made) - len(axes)
+    pairs = list(zip(axes, made[new:], read[new:], strict=True))
+    if operation(user) in JOINS:
+        dim = int(argument(user, 1, "dim")[1] or 0) % len(axes)
+        return tuple(r if i == dim else own for i, (own, _, r) in enumerate(pairs))
+    if operation(user) in _IN_PLACE_OF:
+        return tuple(r if own == m else own for own, m, r in pairs)
+    return axes
 
 
 def _places(axes: Sequence[Axis], wanted: Axis) -> list[int]:

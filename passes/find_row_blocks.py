@@ -15,6 +15,7 @@ from mufx.rows import Flow, Region, Rows, runs
 from mufx.rules import operation
 from mufx.rules.creation import LIKE_ANOTHER
 from mufx.rules.table import argument
+from mufx.rules.views import JOINS
 from mufx.sizes import Axis, Slot
 
 
@@ -30,8 +31,12 @@ def find_row_blocks(program: Program) -> Program:
         dt, b, c = F.linear(x, x_proj).split((rank, 16, 16))    with rank 4 -> 16
         ->  rows 16:48 of x_proj read out, the others grow m = 4 times
 
-    Before: `uses`. After: `row_blocks` holds the rows of such weights, `parts` how many times the
-    parts of a weight grow where that cannot be read off its axis.
+    The gradient of a row is as much smaller as the vector is longer that it is read in. Parts that
+    are joined again before anything reads them (a head that is turned in part) are entries of one
+    vector, as a gain's are that follows a join; parts that are read apart each have their own.
+
+    Before: `uses`. After: `row_blocks` holds the rows of such weights, `parts` how many times what
+    the parts of a weight are read in grows, where that cannot be read off its axis.
 
     Codes: `MUF206` where the rows cannot be told, or where one learning rate does not serve all:
     SGD's is m_out/m_in.
@@ -152,10 +157,10 @@ class _Parting:
         return {use.node for use in self.uses} <= traced and all(e.size.is_power for e in self.ends)
 
     def parts(self) -> tuple[float, ...]:
-        """How many times its parts grow, largest first; none where its axes say it."""
+        """How many times its parts grow as they are read, largest first; none where axes say it."""
         if not (self.reads_out or _uneven(self.uses)) or not self.is_known():
             return ()
-        found = {round(end.size.m, 9) for end in self.ends if end.size.grows}
+        found = {round(end.read.m, 9) for end in self.ends if end.size.grows}
         return tuple(sorted(found, reverse=True))
 
     def unsettled(self) -> Iterator[Diagnostic]:
@@ -217,7 +222,7 @@ def _joined(rows: Rows) -> Iterator[tuple[str, Axis]]:
     joined: set[tuple[fx.Node, Axis]] = set()
     for node in rows.nodes.values():
         axes = rows.trace.axes.get(node.name, ())
-        if operation(node) not in ("cat", "concat", "concatenate") or not axes:
+        if operation(node) not in JOINS or not axes:
             continue
         parts: Any = argument(node, 0, "tensors")[1]
         dim = int(argument(node, 1, "dim")[1] or 0) % len(axes)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import mufx
-from mufx.program import RowBlocks
+from mufx.program import Role, RowBlocks
 from mufx.source import from_callable
 
 
@@ -185,6 +185,51 @@ def test_one_learning_rate_of_sgd_does_not_serve_both() -> None:
     assert found.place is not None
     assert found.place.file == __file__
     assert {d.code for d in fused("sgd").diagnostics} == {"MUF206"}
+
+
+class Turned(nn.Module):
+    """Queries of two parts, of which one is turned; they are read together or each by itself."""
+
+    def __init__(self, width: int, turned: int, rest: int, together: bool) -> None:
+        super().__init__()
+        self.together = together
+        self.first = nn.Linear(20, width)
+        self.sizes = [turned, rest]
+        self.query = nn.Linear(width, turned + rest)
+        self.angle = nn.Linear(20, turned)
+        self.wholes = nn.Linear(turned + rest, 10)
+        self.parts = nn.ModuleList(nn.Linear(size, 10) for size in self.sizes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        turned, rest = self.query(self.first(x).relu()).split(self.sizes, -1)
+        angle = self.angle(x)
+        turned = turned * angle.cos() + turned.flip(-1) * angle.sin()
+        if self.together:
+            out: Tensor = self.wholes(torch.cat([turned, rest], -1))
+            return out
+        first, second = self.parts
+        return first(turned) + second(rest)
+
+
+@pytest.mark.parametrize(
+    ("together", "m_out"),
+    [
+        pytest.param(True, 160 / 48, id="read as one vector: it is as much longer"),
+        pytest.param(False, 4.0, id="read apart: the part that grows most"),
+    ],
+)
+def test_the_gradient_of_parts_follows_the_vector_they_are_read_in(
+    together: bool, m_out: float
+) -> None:
+    source = from_callable(
+        lambda width, turned, rest: Turned(width, turned, rest, together),
+        (torch.randn(2, 20),),
+        {"width": 64, "turned": 16, "rest": 32},
+        {"width": 256, "turned": 32, "rest": 128},
+    )
+    label = mufx.run(mufx.trace(source)).labels["query.weight"]
+
+    assert (label.role, label.m_in, label.m_out) == (Role.HIDDEN, 4.0, pytest.approx(m_out))
 
 
 class Behind(Sliced):

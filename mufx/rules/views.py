@@ -21,6 +21,9 @@ VIEWED = frozenset(
 )
 """They give another look at the same memory."""
 
+JOINS = ("cat", "concat", "concatenate")
+"""They put values side by side along one of their axes."""
+
 _KEEP = """
     view reshape reshape_as flatten unflatten squeeze unsqueeze transpose swapaxes swapdims movedim
     moveaxis permute t adjoint contiguous clone detach data real imag view_as view_as_real
@@ -167,7 +170,7 @@ def choice(flow: Flow, node: fx.Node) -> Value:
     return Several((_along(flow, node, -1 if dim is None else dim), Magnitude()))
 
 
-@VIEWS.rule("cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "block_diag")
+@VIEWS.rule(*JOINS, "stack", "hstack", "vstack", "dstack", "block_diag")
 def cat(flow: Flow, node: fx.Node) -> Value:
     """Parts side by side: they need one size, or each must keep its own."""
     parts = node.args if operation(node) == "block_diag" else argument(node, 0, "tensors")[1]
