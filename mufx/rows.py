@@ -28,7 +28,7 @@ from mufx.rules import operation
 from mufx.rules.elementwise import ELEMENTWISE
 from mufx.rules.table import argument
 from mufx.rules.views import JOINS, VIEWED
-from mufx.sizes import Axis
+from mufx.sizes import Axis, same
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,6 +115,12 @@ class Rows:
         """The axes of every value as they are read."""
         return _read(self.trace)
 
+    def joins_unlike(self) -> bool:
+        """Whether a value is read in a vector that grows unlike itself."""
+        sizes = ((self.trace.axes.get(n.name, ()), read) for n, read in self.read.items())
+        pairs = (pair for own, read in sizes for pair in zip(own, read, strict=True))
+        return any(not same(own.m, read.m) for own, read in pairs)
+
     def _region(self, node: fx.Node, layout: Tensor) -> Region:
         pairs = zip(layout.shape, layout.stride(), strict=True)
         varying = [i for i, (n, s) in enumerate(pairs) if s and n > 1]
@@ -190,19 +196,21 @@ def _product(axes: Iterable[Axis]) -> Axis:
 def _read(trace: Trace) -> dict[fx.Node, tuple[Axis, ...]]:
     """The axes of every value as they are read: those that are joined with others, the whole.
 
-    The gradient of an entry is as much smaller as the vector is longer that it is read in. A head
-    that is turned in part is joined again before a product contracts it. Of several readers the
-    one counts whose vector grows most.
+    The gradient of an entry is as much smaller as the vector is longer that it is read in. Of
+    several readers the one counts whose vector grows least: its gradient is the largest.
 
+        y = torch.cat([a, b], -1) @ w.T    with a: 64 -> 1024 and b: 64 -> 128
+        ->  a and b are read as parts of 128 -> 1152
         turned, rest = q.split((8, 24), -1);  torch.cat([turn(turned), rest], -1) @ k.mT
-        ->  turned and rest are read as parts of 32
+        ->  turned and rest are read as parts of a head of 32
     """
     read: dict[fx.Node, tuple[Axis, ...]] = {}
     for node in reversed(trace.graph.nodes):
         axes = trace.axes.get(node.name, ())
-        users = [_as_read(axes, trace, user, read[user]) for user in node.users]
-        longest = (max(found, key=lambda axis: axis.m) for found in zip(*users, strict=True))
-        read[node] = tuple(longest) or axes
+        readers = [user for user in node.users if operation(user) not in VIEWED]
+        found = [_as_read(axes, trace, user, read[user]) for user in readers]
+        shortest = (min(sizes, key=lambda axis: axis.m) for sizes in zip(*found, strict=True))
+        read[node] = tuple(shortest) or axes
     return read
 
 
@@ -210,17 +218,13 @@ def _as_read(
     axes: tuple[Axis, ...], trace: Trace, user: fx.Node, read: tuple[Axis, ...]
 ) -> tuple[Axis, ...]:
     """The axes of a value as one of its users gives them on."""
-    made = trace.axes.get(user.name, ())
-    if len(made) < len(axes):
-        return axes
+    name, made = operation(user), trace.axes.get(user.name, ())
     new = len(made) - len(axes)
-    pairs = list(zip(axes, made[new:], read[new:], strict=True))
-    if operation(user) in JOINS:
-        dim = int(argument(user, 1, "dim")[1] or 0) % len(axes)
-        return tuple(r if i == dim else own for i, (own, _, r) in enumerate(pairs))
-    if operation(user) in _IN_PLACE_OF:
-        return tuple(r if own == m else own for own, m, r in pairs)
-    return axes
+    if new < 0 or name not in (*JOINS, *_IN_PLACE_OF):
+        return axes
+    joined = int(argument(user, 1, "dim")[1] or 0) % len(axes) if name in JOINS else None
+    pairs = enumerate(zip(axes, made[new:], read[new:], strict=True))
+    return tuple(whole if own == m or i == joined else own for i, (own, m, whole) in pairs)
 
 
 def _places(axes: Sequence[Axis], wanted: Axis) -> list[int]:

@@ -90,6 +90,10 @@ def _in_parts(label: Label, parts: tuple[float, ...], blocks: RowBlocks | None) 
     if len(parts) > 1:
         grown = " and ".join(f"x {m:.4g}" for m in parts)
         reasons.append(f"its parts grow {grown}: eps follows the first, the smallest gradient")
+    elif parts and blocks is None and not same(parts[0], label.m_out):
+        reasons.append(
+            f"joined before it is read: its gradient falls as that grows, x {parts[0]:.4g}"
+        )
     if blocks is not None:
         rows = ", ".join(f"{start}:{stop}" for start, stop in blocks.rows)
         reasons.append(f"rows {rows} make parts of fixed size: they read out, and start smaller")

@@ -16,7 +16,7 @@ from mufx.rules import operation
 from mufx.rules.creation import LIKE_ANOTHER
 from mufx.rules.table import argument
 from mufx.rules.views import JOINS
-from mufx.sizes import Axis, Slot
+from mufx.sizes import Axis, Slot, same
 
 
 def find_row_blocks(program: Program) -> Program:
@@ -31,9 +31,9 @@ def find_row_blocks(program: Program) -> Program:
         dt, b, c = F.linear(x, x_proj).split((rank, 16, 16))    with rank 4 -> 16
         ->  rows 16:48 of x_proj read out, the others grow m = 4 times
 
-    The gradient of a row is as much smaller as the vector is longer that it is read in. Parts that
-    are joined again before anything reads them (a head that is turned in part) are entries of one
-    vector, as a gain's are that follows a join; parts that are read apart each have their own.
+    The gradient of a row is as much smaller as the vector is longer that it is read in. What is
+    joined before anything reads it (a head that is turned in part, the layers of a DenseNet) is
+    read in one vector, as a gain is that follows a join; parts that are read apart have their own.
 
     Before: `uses`. After: `row_blocks` holds the rows of such weights, `parts` how many times what
     the parts of a weight are read in grows, where that cannot be read off its axis.
@@ -43,7 +43,8 @@ def find_row_blocks(program: Program) -> Program:
     """
     views = tuple(Rows(trace) for trace in program.traces)
     cuts = [cut for rows in views for cut in _cuts(rows)]
-    if not cuts and all(_is_even(use) for uses in program.uses.values() for use in uses):
+    even = all(_is_even(use) for uses in program.uses.values() for use in uses)
+    if not cuts and even and not any(rows.joins_unlike() for rows in views):
         return program
     split = {name: _parting(program, name, views) for name in program.uses}
     joined = {pair for rows in views for pair in _joined(rows)}
@@ -156,9 +157,14 @@ class _Parting:
         traced = {use.node for use, _ in self.flows}
         return {use.node for use in self.uses} <= traced and all(e.size.is_power for e in self.ends)
 
+    def is_joined(self) -> bool:
+        """Whether a part is read in a vector that grows unlike the part."""
+        return any(not same(end.read.m, end.size.m) for end in self.ends)
+
     def parts(self) -> tuple[float, ...]:
         """How many times its parts grow as they are read, largest first; none where axes say it."""
-        if not (self.reads_out or _uneven(self.uses)) or not self.is_known():
+        said = not (self.reads_out or _uneven(self.uses) or self.is_joined())
+        if said or not self.is_known():
             return ()
         found = {round(end.read.m, 9) for end in self.ends if end.size.grows}
         return tuple(sorted(found, reverse=True))
@@ -177,9 +183,8 @@ class _Parting:
         """A warning for every axis of which a part grows and another may not."""
         kept = self.adapts and (not self.contracts or (self.is_known() and self.is_settled()))
         for use in self.uses:
-            gone = [axis for axis in use.contracted if (use.node, axis) not in joined]
-            for axis in gone if kept else (*gone, *use.kept):
-                if not axis.is_power:
+            for axis in use.contracted if kept else (*use.contracted, *use.kept):
+                if not axis.is_power and (use.node, axis) not in joined:
                     yield _mixed(self.name, axis, use)
 
 
@@ -232,6 +237,7 @@ def _joined(rows: Rows) -> Iterator[tuple[str, Axis]]:
         if flow is None:
             continue
         joined.update((n, region.size) for n, region in flow.held.items())
+        yield from ((n.name, region.size) for n, region in flow.held.items())
         for end in flow.ends:
             yield from ((user.name, end.size) for user in end.node.users)
 

@@ -234,6 +234,55 @@ def test_the_gradient_of_parts_follows_the_vector_they_are_read_in(
     assert label.m_out == pytest.approx(m_out)
 
 
+class Joined(nn.Module):
+    """Two layers of unlike growth, joined before a norm and a weight read them."""
+
+    def __init__(self, width: int, long: int, short: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(20, width)
+        self.long = nn.Linear(width, long)
+        self.short = nn.Linear(width, short)
+        self.norm = nn.LayerNorm(long + short)
+        self.second = nn.Linear(long + short, width)
+        self.last = nn.Linear(width, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x).relu()
+        joined = torch.cat([self.long(hidden).relu(), self.short(hidden).relu()], -1)
+        logits: Tensor = self.last(self.second(self.norm(joined)).relu())
+        return logits
+
+
+JOINED = ({"width": 32, "long": 32, "short": 32}, {"width": 512, "long": 1024, "short": 128})
+
+
+def gradients(model: nn.Module) -> dict[str, float]:
+    """The root mean square of every gradient of one loss."""
+    x = torch.randn(64, 20, generator=torch.Generator().manual_seed(0))
+    model(x).sin().sum().backward()
+    found = {name: p.grad for name, p in model.named_parameters()}
+    return {name: float(g.square().mean().sqrt()) for name, g in found.items() if g is not None}
+
+
+def test_what_is_joined_has_the_gradient_of_the_vector_that_is_read() -> None:
+    """18 times as long at target: 1024 + 128 of 32 + 32."""
+    base, target = JOINED
+    conversion = mufx.convert(Joined, (torch.randn(2, 20),), base=base, target=target)
+    torch.manual_seed(0)
+    small = [gradients(Joined(**base)) for _ in range(6)]
+    large = [gradients(conversion.module(seed=seed)) for seed in range(6)]
+
+    for name in ("long.weight", "short.weight", "norm.weight"):
+        falls = sum(s[name] for s in small) / sum(s[name] for s in large)
+        assert falls == pytest.approx(18, rel=0.3)
+        assert conversion.manifest.parameters[name].eps_scale == pytest.approx(1 / 18)
+
+
+def test_one_learning_rate_of_sgd_serves_what_is_joined() -> None:
+    source = from_callable(Joined, (torch.randn(2, 20),), *JOINED)
+    assert mufx.run(mufx.trace(source, optimizer="sgd")).diagnostics == ()
+
+
 class Behind(Sliced):
     """What maps every feature by itself stands between."""
 
