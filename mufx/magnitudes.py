@@ -127,6 +127,8 @@ class Weight:
     """Of a matrix product of two parameters: both of them."""
     normed: tuple[Axis, ...] = ()
     """The axes over which it was divided by its length, as under weight norm."""
+    power: Power | None = None
+    """What it is if it is not the parameter but a power of its size; `linear` is false then."""
 
     @staticmethod
     def bent(*weights: Weight) -> Weight:
@@ -134,6 +136,17 @@ class Weight:
         names = frozenset[str]().union(*(w.names for w in weights))
         gains = frozenset[str]().union(*(w.gains for w in weights))
         return Weight(names, gains, weights[0].ratio, weights[0].ways, linear=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Power:
+    """The size of a parameter's entries to some power: 2 for a variance, -1/2 for its rsqrt.
+
+    It is a mean over `axes`, or of each entry alone where there are none.
+    """
+
+    axes: tuple[Axis, ...]
+    degree: float
 
 
 @dataclass(frozen=True, slots=True)

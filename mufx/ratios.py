@@ -395,6 +395,8 @@ class Walk:
     ) -> Magnitude:
         """Notes the use of every parameter in `weight`; what comes out is `result_of`."""
         axes, normed = self.axes(operand), bool(weight.normed)
+        if weight.power is not None and weight.power.axes:  # all entries make its size
+            axes, contracted = self.trace.axes[self._node_of(min(weight.names)).name], ()
         uses = [
             self._noted(name, kind, axes, contracted, slot, normed, shared)
             for name in sorted(weight.names)

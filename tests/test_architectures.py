@@ -425,6 +425,8 @@ CONDITIONS = (
 )
 
 NORMED = "parametrizations.weight.original"
+STANDARDIZED = ("a batch norm", "a layer norm", "var_mean", "mean and var", "std", "squares")
+"""Rows whose entries are of size 1."""
 
 WEIGHT_NORM = (
     Case(
@@ -444,6 +446,25 @@ WEIGHT_NORM = (
         M.normed_taps,
         {"d": (16, 64)},
         {f"piece.conv.{NORMED}1": ("hidden", D, D)},
+    ),
+    *(
+        Case(
+            f"rows over their size, by {how}: they learn like the weight",
+            M.directed,
+            {"d": (16, 64)},
+            {"piece.weight": ("hidden", D, D), "piece.gain": gain},
+            changes=changes,
+            fixed={"how": how},
+            warned=warned,
+        )
+        for how, changes, warned, gain in (
+            *((how, ("1 -> 0.5",), ("MUF205", "MUF304"), ("scalar", 1, 1)) for how in STANDARDIZED),
+            ("a vector norm", ("1/sqrt(64) -> 1/sqrt(16)",), ("MUF205",), ("scalar", 1, 1)),
+            ("normalize", (), ("MUF205",), ("scalar", 1, 1)),
+            ("their sum", (), ("MUF205",), ("scalar", 1, 1)),
+            ("a batch norm with a gain", (), (), ("input", 1, D)),
+            ("a norm", (), (), ("input", 1, D)),
+        )
     ),
 )
 
@@ -718,7 +739,6 @@ REFUSALS = (
             ),
             ("a lookup", M.relations, 'return torch.einsum("btj,tij->bti", x, weight).tanh()'),
             ("a product", M.spelled_out, "return (x.unsqueeze(-2) * self.weight).sum(-1)"),
-            ("a norm", M.standardized, "return F.linear(x, rows)"),
             ("a mixture", M.mixed, "return x @ weight"),
             ("a triangle", M.triangular, "return x @ whole"),
             ("a block", M.blocks, "return x @ whole"),
@@ -735,6 +755,22 @@ REFUSALS = (
             {"then": then},
         )
         for name, then in THEN.items()
+    ),
+    *(
+        Refusal(
+            f"rows that keep a size of their own, by {how}",
+            M.directed,
+            {"d": (16, 64)},
+            "MUF202",
+            "return F.linear(x, ROWS[self.how](self.weight, self.gain))",
+            "contract the parameters themselves",
+            {"how": how},
+        )
+        for how in (
+            "a variance it is multiplied with",
+            "a norm and one",
+            "another's norm",
+        )
     ),
     Refusal(
         "weights that are not linear in a parameter",

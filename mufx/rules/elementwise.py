@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import fx
@@ -10,11 +11,13 @@ from torch import fx
 from mufx.magnitudes import Magnitude, Rank, Several, Value, Weight, multiplied, powered
 from mufx.rules.table import Flow, RuleTable, argument, operation
 from mufx.rules.views import together
+from mufx.rules.weight_norms import centred, over_its_size, raised
 from mufx.sizes import Slot
 
 ELEMENTWISE = RuleTable()
 
 _LARGE = 1e4
+_SMALL = 1e-3
 
 
 def _is_literal(value: object) -> bool:
@@ -76,7 +79,8 @@ def product(flow: Flow, first: Slot, second: Slot, power: float) -> Value:
     """The product of two tensors, or with `power` -1 their quotient."""
     a, b = flow.value(first), flow.value(second)
     if isinstance(a, Weight) and isinstance(b, Weight):
-        return _weights(flow, a, b, first, second)
+        normed = over_its_size(a, b, power) or (over_its_size(b, a, 1) if power == 1 else None)
+        return normed or _weights(flow, a, b, first, second)
     if isinstance(a, Weight) and flow.is_constant(second):
         return replace(a, ratio=a.ratio * flow.magnitude(second).ratio ** power)
     if isinstance(b, Weight) and flow.is_constant(first) and power == 1:
@@ -86,6 +90,8 @@ def product(flow: Flow, first: Slot, second: Slot, power: float) -> Value:
 
 def _weights(flow: Flow, a: Weight, b: Weight, first: Slot, second: Slot) -> Value:
     """A weight times a gain of fewer growing axes; two full matrices have no rule."""
+    if a.power is not None or b.power is not None or a.names & b.names:
+        return Weight.bent(a, b)
     grown = [sum(x.grows for x in flow.axes_of(slot)) for slot in (first, second)]
     main, gain = (a, b) if grown[0] >= grown[1] else (b, a)
     return replace(
@@ -103,6 +109,9 @@ def add(flow: Flow, node: fx.Node) -> Value:
     second: Slot = 1 if len(node.args) > 1 else "other"
     values = [flow.value(0), flow.value(second)]
     weights = [v for v in values if isinstance(v, Weight)]
+    whole = centred(*values) or _with_eps(flow, node, values)
+    if whole is not None:
+        return whole
     literal_or_constant = any(
         _is_literal(argument(node, i, "other")[1]) or flow.is_constant(s)
         for i, s in ((0, 0), (1, second))
@@ -122,6 +131,22 @@ def add(flow: Flow, node: fx.Node) -> Value:
         assert isinstance(term, Magnitude)
         terms[1] = term
     return together(flow, terms)
+
+
+def _with_eps(flow: Flow, node: fx.Node, values: Sequence[Value]) -> Weight | None:
+    """The size of a weight, with a number beside it that only keeps a quotient finite."""
+    operands = (node.args[0], argument(node, 1, "other")[1])
+    sizes = [v for v in values if isinstance(v, Weight) and v.power is not None and v.power.axes]
+    eps = any(_is_literal(o) and _is_small(o) for o in operands)
+    if len(sizes) != 1 or not eps:
+        return None
+    term = scaled(flow, sizes[0], "alpha", 1) if node.kwargs.get("alpha") is not None else sizes[0]
+    assert isinstance(term, Weight)
+    return term
+
+
+def _is_small(value: object) -> bool:
+    return isinstance(value, int | float) and abs(value) < _SMALL
 
 
 @ELEMENTWISE.rule("lerp")
@@ -168,7 +193,7 @@ def root(flow: Flow, node: fx.Node) -> Value:
 def _raise(flow: Flow, slot: Slot, power: float) -> Value:
     value = flow.value(slot)
     if isinstance(value, Weight):
-        return Weight.bent(value)
+        return raised(value, power) or Weight.bent(value)
     assert isinstance(value, Magnitude)
     return powered(value, power)
 
@@ -182,11 +207,19 @@ def neg(flow: Flow, node: fx.Node) -> Value:
 _NONLINEAR = """
     gelu silu mish tanh sigmoid logsigmoid log_sigmoid softplus softsign elu selu celu hardtanh
     hardswish hardsigmoid relu6 glu exp expm1 exp2 log log1p log2 log10 sin cos tan atan atan2 sinh
-    cosh asinh acosh atanh asin acos erf erfc erfinv clamp clamp_min clamp_max clip tanhshrink
+    cosh asinh acosh atanh asin acos erf erfc erfinv clamp_max tanhshrink
     softshrink hardshrink threshold _threshold rpow logit lgamma digamma floor ceil round trunc frac
     fmod remainder sign sgn heaviside angle hypot logsumexp prod rrelu
     special_i0 local_response_norm
 """.split()
+
+
+@ELEMENTWISE.rule("clamp", "clamp_min", "clip")
+def bounded(flow: Flow, node: fx.Node) -> Value:
+    """The size of a weight that is kept from 0 is its size; else as any nonlinearity."""
+    value, bound = flow.value(0), argument(node, 1, "min")[1]
+    is_size = isinstance(value, Weight) and value.power is not None
+    return value if is_size and _is_small(bound) else nonlinear(flow, node)
 
 
 @ELEMENTWISE.rule(*_NONLINEAR)

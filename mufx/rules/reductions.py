@@ -11,7 +11,8 @@ from mufx.magnitudes import Magnitude, Several, Value, Weight, powered
 from mufx.rules.elementwise import nonlinear
 from mufx.rules.table import Flow, RuleTable, argument, dims, operation
 from mufx.rules.views import keep, together
-from mufx.sizes import Axis, Slot
+from mufx.rules.weight_norms import averaged, directed, entries, longer, standardized
+from mufx.sizes import Axis, Slot, same
 
 REDUCTIONS = RuleTable()
 
@@ -21,12 +22,13 @@ def growth(axes: tuple[Axis, ...], chosen: tuple[int, ...]) -> float:
     return math.prod(axes[d].m for d in chosen if axes[d].grows)
 
 
-def _reduced(flow: Flow, node: fx.Node, position: int = 1) -> tuple[Magnitude, float]:
+def _chosen(flow: Flow, node: fx.Node, position: int = 1) -> tuple[Axis, ...]:
+    """The axes that are reduced."""
     axes = flow.axes_of(0)
     dim = argument(node, position, "dim")[1]
     if isinstance(dim, float):
         dim = None
-    return flow.magnitude(0), growth(axes, dims(dim, len(axes)))
+    return tuple(axes[d] for d in dims(dim, len(axes)))
 
 
 @REDUCTIONS.rule("amax", "amin", "aminmax", "median", "nanmedian")
@@ -38,6 +40,9 @@ def middle(flow: Flow, node: fx.Node) -> Value:
 @REDUCTIONS.rule("mean", "nanmean")
 def mean(flow: Flow, node: fx.Node) -> Value:
     """The size of one term."""
+    size = averaged(flow.value(0), _chosen(flow, node))
+    if size is not None:
+        return size
     _note_products(flow, node)
     return flow.magnitude(0)
 
@@ -59,9 +64,12 @@ def extremum(flow: Flow, node: fx.Node) -> Value:
 @REDUCTIONS.rule("sum", "nansum")
 def sum_(flow: Flow, node: fx.Node) -> Value:
     """After training the terms add up: the width multiplier of the axes."""
-    value, m = _reduced(flow, node)
+    axes = _chosen(flow, node)
+    size = averaged(flow.value(0), axes)
+    if size is not None:
+        return longer(size, entries(axes))
     _note_products(flow, node)
-    return flow.moved(value, m)
+    return flow.moved(flow.magnitude(0), entries(axes))
 
 
 def _note_products(flow: Flow, node: fx.Node) -> None:
@@ -78,9 +86,16 @@ def _note_products(flow: Flow, node: fx.Node) -> None:
 @REDUCTIONS.rule("norm", "vector_norm", "linalg_norm", "linalg_vector_norm")
 def norm(flow: Flow, node: fx.Node) -> Value:
     """The root of the sum of squares, or of another power."""
-    value, m = _reduced(flow, node, 2)
+    axes, value = _chosen(flow, node, 2), flow.value(0)
     p = argument(node, 1, "p" if operation(node) == "norm" else "ord")[1]
-    return flow.moved(value, _length(m, p))
+    size = averaged(value, axes) if _is_euclidean(p) else None
+    if size is not None:
+        return longer(size, math.sqrt(entries(axes)))
+    return flow.moved(flow.magnitude(0), _length(entries(axes), p))
+
+
+def _is_euclidean(p: object) -> bool:
+    return p in (None, 2, "fro")
 
 
 def _length(m: float, p: object) -> float:
@@ -92,20 +107,25 @@ def _length(m: float, p: object) -> float:
 @REDUCTIONS.rule("var")
 def var(flow: Flow, node: fx.Node) -> Value:
     """A mean of squares."""
-    return powered(flow.magnitude(0), 2)
+    size = averaged(flow.value(0), _chosen(flow, node), 2)
+    return size or powered(flow.magnitude(0), 2)
 
 
 @REDUCTIONS.rule("std")
 def std(flow: Flow, node: fx.Node) -> Value:
     """The root of a mean of squares."""
-    return flow.magnitude(0)
+    return averaged(flow.value(0), _chosen(flow, node)) or flow.magnitude(0)
 
 
 @REDUCTIONS.rule("var_mean", "std_mean")
 def var_mean(flow: Flow, node: fx.Node) -> Value:
     """The variance (or its root) and the mean."""
-    value = flow.magnitude(0)
     power = 2 if "var" in str(getattr(node.target, "__name__", node.target)) else 1
+    axes = _chosen(flow, node)
+    spread, mean = (averaged(flow.value(0), axes, degree) for degree in (power, 1))
+    if spread is not None and mean is not None:
+        return Several((spread, mean))
+    value = flow.magnitude(0)
     return Several((powered(value, power), value))
 
 
@@ -207,35 +227,56 @@ def _affine(flow: Flow, gain: Slot, bias: Slot | None = None) -> Value:
     return together(flow, [flow.magnitude(s) for s in slots]) if slots else Magnitude()
 
 
-@REDUCTIONS.rule("layer_norm", "group_norm")
+def _normalised(flow: Flow, axes: tuple[Axis, ...], gain: Slot, bias: Slot | None = None) -> Value:
+    """A value over the root mean square along `axes`: of a weight, its direction is left."""
+    weight = standardized(flow.value(0), axes)
+    if weight is None or (bias is not None and flow.has(bias)):
+        flow.magnitude(0)
+        return _affine(flow, gain, bias)
+    if not flow.has(gain):
+        return weight
+    times = flow.value(gain)
+    names = times.names if isinstance(times, Weight) else frozenset[str]()
+    assert isinstance(times, (Weight, Magnitude))
+    ways = times.ways if not same(times.ratio, 1.0) else weight.ways
+    return replace(weight, gains=names, ratio=weight.ratio * times.ratio, ways=ways)
+
+
+@REDUCTIONS.rule("layer_norm", "rms_norm")
 def layer_norm(flow: Flow, node: fx.Node) -> Value:
     """The result has a size of its own: 1, times the gain, plus the bias."""
+    shape = argument(node, 1, "normalized_shape")[1]
+    count = len(shape) if isinstance(shape, (tuple, list)) else 1
+    bias = argument(node, 3, "bias")[0] if operation(node) == "layer_norm" else None
+    return _normalised(flow, flow.axes_of(0)[-count:], argument(node, 2, "weight")[0], bias)
+
+
+@REDUCTIONS.rule("group_norm")
+def group_norm(flow: Flow, node: fx.Node) -> Value:
+    """The same for groups of channels."""
     flow.magnitude(0)
     return _affine(flow, argument(node, 2, "weight")[0], argument(node, 3, "bias")[0])
-
-
-@REDUCTIONS.rule("rms_norm")
-def rms_norm(flow: Flow, node: fx.Node) -> Value:
-    """The result has a size of its own: 1, times the gain."""
-    flow.magnitude(0)
-    return _affine(flow, argument(node, 2, "weight")[0])
 
 
 @REDUCTIONS.rule("batch_norm", "instance_norm")
 def batch_norm(flow: Flow, node: fx.Node) -> Value:
     """The result has a size of its own; the running statistics follow the operand."""
-    flow.magnitude(0)
-    return _affine(flow, argument(node, 3, "weight")[0], argument(node, 4, "bias")[0])
+    axes, kept = flow.axes_of(0), (1,) if operation(node) == "batch_norm" else (0, 1)
+    normed = tuple(axis for i, axis in enumerate(axes) if i not in kept)
+    gain, bias = argument(node, 3, "weight")[0], argument(node, 4, "bias")[0]
+    return _normalised(flow, normed, gain, bias)
 
 
 @REDUCTIONS.rule("normalize")
 def normalize(flow: Flow, node: fx.Node) -> Value:
     """Unit length over an axis of n entries makes each of them n**-1/2, or by another power."""
+    axes, dim, p = flow.axes_of(0), argument(node, 2, "dim")[1], argument(node, 1, "p")[1]
+    normed = tuple(axes[d] for d in dims(1 if dim is None else dim, len(axes)))
+    weight = directed(flow.value(0), normed) if _is_euclidean(p) else None
+    if weight is not None:
+        return weight
     flow.magnitude(0)
-    axes = flow.axes_of(0)
-    dim = argument(node, 2, "dim")[1]
-    m = growth(axes, dims(1 if dim is None else dim, len(axes)))
-    return flow.moved(Magnitude(), 1 / _length(m, argument(node, 1, "p")[1]))
+    return flow.moved(Magnitude(), 1 / _length(entries(normed), p))
 
 
 @REDUCTIONS.rule("cosine_similarity")

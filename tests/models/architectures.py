@@ -6,7 +6,7 @@ They are written as in public models; `d` is the width of the residual stream.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -552,19 +552,6 @@ def spelled_out(d: int) -> nn.Module:
     return Between(d, SpelledOut(d))
 
 
-class Standardized(nn.Linear):
-    """A linear layer whose rows have mean 0 and variance 1, as in weight standardization."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        whole = self.weight.view(1, len(self.weight), -1)
-        rows = F.batch_norm(whole, None, None, training=True).view_as(self.weight)
-        return F.linear(x, rows)
-
-
-def standardized(d: int) -> nn.Module:
-    return Between(d, Standardized(d, d, bias=False))
-
-
 class Positive(nn.Linear):
     """A linear layer without negative weights."""
 
@@ -607,6 +594,59 @@ class Normed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.hidden(self.first(x).tanh()).tanh())
+
+
+def _centred_by_var_mean(w: Tensor) -> Tensor:
+    var, mean = torch.var_mean(w, 1, unbiased=False, keepdim=True)
+    return (w - mean) / torch.sqrt(var + 1e-5)
+
+
+def _of_length(w: Tensor) -> Tensor:
+    """Rows whose root mean square is 1, as EDM 2 has them."""
+    length = torch.linalg.vector_norm(w, dim=1, keepdim=True)
+    return w / torch.add(1e-4, length, alpha=math.sqrt(length.numel() / w.numel()))
+
+
+def _by_batch_norm(w: Tensor, gain: Tensor | None = None) -> Tensor:
+    rows = w.view(1, len(w), -1)
+    return F.batch_norm(rows, None, None, gain, training=True, eps=1e-8).view_as(w)
+
+
+ROWS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "a batch norm": lambda w, gain: _by_batch_norm(w),
+    "a batch norm with a gain": lambda w, gain: _by_batch_norm(w, gain * w.shape[1] ** -0.5),
+    "a layer norm": lambda w, gain: F.layer_norm(w, w.shape[1:]),
+    "var_mean": lambda w, gain: _centred_by_var_mean(w),
+    "mean and var": lambda w, gain: (
+        (w - w.mean(1, keepdim=True)) * (w.var(1, keepdim=True) + 1e-5).rsqrt()
+    ),
+    "std": lambda w, gain: (w - w.mean(1, keepdim=True)) / (w.std(1, keepdim=True) + 1e-5),
+    "squares": lambda w, gain: w * (w.pow(2).mean(1, keepdim=True) + 1e-6).rsqrt(),
+    "their sum": lambda w, gain: w * w.square().sum(1, keepdim=True).rsqrt(),
+    "a vector norm": lambda w, gain: _of_length(w),
+    "normalize": lambda w, gain: F.normalize(w, dim=1),
+    "a norm": lambda w, gain: gain[:, None] * w / w.norm(dim=1, keepdim=True).clamp_min(1e-6),
+    "a variance it is multiplied with": lambda w, gain: w * w.var(1, keepdim=True),
+    "a norm and one": lambda w, gain: w / (1 + w.norm(dim=1, keepdim=True)),
+    "another's norm": lambda w, gain: w / (gain.norm() * w.norm(dim=1, keepdim=True)),
+}
+"""Ways to write a weight over its size, and some that are none."""
+
+
+class Directed(nn.Linear):
+    """A linear layer whose rows are brought to one size before each use."""
+
+    def __init__(self, d: int, how: str) -> None:
+        super().__init__(d, d, bias=False)
+        self.gain = nn.Parameter(torch.ones(d))
+        self.how = how
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, ROWS[self.how](self.weight, self.gain))
+
+
+def directed(d: int, how: str) -> nn.Module:
+    return Between(d, Directed(d, how))
 
 
 class SpectrallyNormed(nn.Module):
