@@ -30,7 +30,7 @@ from mufx.diagnostics import Diagnostic, MufxError, Place, error
 from mufx.drawing import Draw, drawing
 from mufx.recorder import Recorder, place_of
 from mufx.recording import InputDevice, Origin, Size, TensorValue
-from mufx.undrawn import fills
+from mufx.undrawn import MOVES, fills, unmoved
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +207,11 @@ class _Construction(Recorder):
             return self._copied(*args)
         if func in _LEAVES_THE_GRAPH and args[0].is_meta:
             return func(self._evaluate(args[0], func), *args[1:], **kwargs)
+        if func in MOVES:
+            with self:
+                stayed = unmoved(func, args, kwargs)
+            if stayed is not None:
+                return stayed
         return super().__torch_function__(func, types, args, kwargs)
 
     def _copied(self, tensor: torch.Tensor, memo: dict[int, torch.Tensor]) -> torch.Tensor:
