@@ -277,6 +277,15 @@ print(tuple(model(torch.zeros(4, 7, dtype=torch.long)).shape))
 # -- how it reads -----------------------------------------------------------------------------
 
 
+def test_written_files_take_the_place_of_earlier_ones(tmp_path: Path) -> None:
+    (tmp_path / "tables_mup.pt").write_text("old")
+
+    conversion("Rates").write(tmp_path)
+
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"model_mup.py", "optim_mup.py", "manifest.json"}
+
+
 def gpt(depth: int) -> str:
     """The emitted text of the example at the given depth."""
 
