@@ -268,7 +268,7 @@ def _leaves(axis: Axis, part: object) -> bool:
     if axis.m == 1 or part == slice(None):
         return True
     if isinstance(part, slice):
-        return axis.target - len(range(axis.target)[part]) > axis.base
+        return axis.target - len(range(*part.indices(axis.target))) > axis.base
     return isinstance(part, int)
 
 
