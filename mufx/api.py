@@ -28,7 +28,7 @@ from mufx.emit.tables import TABLES_FILE, tables_of
 from mufx.emit.writer import Emission, emit
 from mufx.garbage import uncollected
 from mufx.manifest import Manifest
-from mufx.output import write_files
+from mufx.output import CONVERSION, write_files
 from mufx.passes import PASSES
 from mufx.precision import with_taken_types
 from mufx.program import Change, Optimizer, Pass, Program, Role
@@ -194,8 +194,8 @@ class Conversion:
         return files
 
     def write(self, folder: str | Path) -> None:
-        """Writes the emitted files into a folder, which is made."""
-        write_files(Path(folder), self.files())
+        """Writes the emitted files into a folder, which is made, in the place of earlier ones."""
+        write_files(Path(folder), self.files(), replacing=CONVERSION)
 
     def module(self, device: str | torch.device = "cpu", seed: int = 0) -> nn.Module:
         """The emitted module on a device, initialised after `torch.manual_seed(seed)`."""

@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from types import FunctionType
 from typing import Any
 
@@ -27,9 +27,10 @@ from torch.utils._device import _device_constructors
 
 from mufx import factory
 from mufx.diagnostics import Diagnostic, MufxError, Place, error
+from mufx.drawing import Draw, drawing
 from mufx.recorder import Recorder, place_of
 from mufx.recording import InputDevice, Origin, Size, TensorValue
-from mufx.undrawn import fills
+from mufx.undrawn import MOVES, fills, unmoved
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,8 @@ class Construction:
     nodes: Mapping[str, fx.Node] = field(repr=False, default_factory=dict)
     attributes: tuple[str, ...] = ()
     """The buffers that were plain attributes of their modules."""
+    draws_outside: tuple[Draw, ...] = ()
+    """Where the constructor draws numbers that torch does not make: they are constants here."""
 
     def replay(self, seed: int | None = None, device: str = "cpu") -> dict[str, torch.Tensor]:
         """Runs the whole constructor's program for real: every parameter and buffer by name.
@@ -114,12 +117,18 @@ def record_construction(
 
     With `registering`, tensors that modules keep as plain attributes become buffers.
 
-    The global random state is left untouched.
+    The global random state is left untouched; that of Python and numpy is always the same.
 
     Raises:
         MufxError: `MUF104` if the model does not build without memory, `MUF109` if its build
             decides from random values.
     """
+    record = partial(_recorded, build, registering)
+    construction, draws = drawing(record, record)
+    return replace(construction, draws_outside=draws)
+
+
+def _recorded(build: Callable[[], nn.Module], registering: bool) -> Construction:
     recorder = _Construction()
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[]))
@@ -198,6 +207,11 @@ class _Construction(Recorder):
             return self._copied(*args)
         if func in _LEAVES_THE_GRAPH and args[0].is_meta:
             return func(self._evaluate(args[0], func), *args[1:], **kwargs)
+        if func in MOVES:
+            with self:
+                stayed = unmoved(func, args, kwargs)
+            if stayed is not None:
+                return stayed
         return super().__torch_function__(func, types, args, kwargs)
 
     def _copied(self, tensor: torch.Tensor, memo: dict[int, torch.Tensor]) -> torch.Tensor:

@@ -90,6 +90,7 @@ CODES: dict[str, str] = {
     "MUF112": "an autograd function that becomes its forward",
     "MUF113": "a branch on the device",
     "MUF114": "a tensor that is a plain attribute",
+    "MUF115": "numbers that Python or numpy draws",
     # 2xx labels
     "MUF201": "an operation without a rule",
     "MUF202": "a parameter used in a way that has no rule",

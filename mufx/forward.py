@@ -13,6 +13,7 @@ import operator
 from collections.abc import Callable, Container, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import fields, is_dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -38,7 +39,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mufx import factory
 from mufx.decisions import Decision, FreeSizes, remarks
-from mufx.diagnostics import Diagnostic, MufxError, Place, error, note
+from mufx.diagnostics import Diagnostic, MufxError, Place, error, note, raise_errors
+from mufx.drawing import Draw, at_extremes, drawing
 from mufx.extremes import extremes_stay_free
 from mufx.keeping import Kept
 from mufx.recall import Recall
@@ -81,21 +83,77 @@ def record_forward(
         watch: Sees every ATen call below the recorded functions.
 
     Raises:
-        MufxError: `MUF101`, `MUF102`, `MUF103` or `MUF105`, with the place in the source.
+        MufxError: `MUF101`, `MUF102`, `MUF103`, `MUF105` or `MUF115`, with the place in the
+            source.
     """
+
+    def record(free_sizes: bool, watch: Watch | None) -> Recording:
+        new = partial(_Forward, model, free_sizes, precision, spelled or {}, watch)
+        return _recorded(new, inputs)
+
+    again = partial(record, False, None)  # followed line by line; free sizes would take many
+    with _in_mode(model, training):
+        recording, draws = drawing(partial(record, free_sizes, watch), again)
+        if not draws:
+            return recording
+        told = _of_draws(draws, again)
+    raise_errors(told)
+    return replace(recording, diagnostics=(*recording.diagnostics, *told))
+
+
+@contextmanager
+def _in_mode(model: nn.Module, training: bool) -> Generator[None]:
     modes = [(module, module.training) for module in model.modules()]
     model.train(training)
-    fixed: Fixed = {}
     try:
-        while True:
-            forward = _Forward(model, free_sizes, precision, spelled or {}, watch, fixed)
-            try:
-                return forward.record(inputs)
-            except _TooInvolvedError as problem:
-                fixed = {**fixed, **problem.sizes}
+        yield
     finally:
-        for module, training in modes:
-            module.training = training
+        for module, mode in modes:
+            module.training = mode
+
+
+def _recorded(new: Callable[[Fixed], _Forward], inputs: Inputs) -> Recording:
+    fixed: Fixed = {}
+    while True:
+        forward = new(fixed)
+        try:
+            return forward.record(inputs)
+        except _TooInvolvedError as problem:
+            fixed = {**fixed, **problem.sizes}
+
+
+def _of_draws(draws: Iterable[Draw], record: Callable[[], Recording]) -> list[Diagnostic]:
+    """What is told of numbers that torch does not draw: other ones may give another graph."""
+    try:
+        low, high = at_extremes(lambda: _operations(record()))
+    except MufxError:  # where these lead, the first did not
+        return [_chosen_by(draw) for draw in draws]
+    return [_chosen_by(draw) if low != high else _without_effect(draw) for draw in draws]
+
+
+def _operations(recording: Recording) -> list[tuple[str, object, str]]:
+    return [(n.op, n.target, repr((n.args, n.kwargs))) for n in recording.graph.nodes]
+
+
+def _chosen_by(draw: Draw) -> Diagnostic:
+    return error(
+        "MUF115",
+        f"the forward pass draws from {draw.generator} and does what comes out of that, so one "
+        "recording does not hold for other draws",
+        hint="draw with torch and compute both sides, by torch.where or a factor of 0 or 1; or "
+        "switch it off for the conversion",
+        place=draw.place,
+    )
+
+
+def _without_effect(draw: Draw) -> Diagnostic:
+    return note(
+        "MUF115",
+        f"the forward pass draws from {draw.generator}, and does the same for other draws: they "
+        "are not in the converted model",
+        hint="nothing has to be done",
+        place=draw.place,
+    )
 
 
 class _TooInvolvedError(Exception):

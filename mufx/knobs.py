@@ -111,17 +111,17 @@ def _unknown(factory: Factory, names: Iterable[str]) -> list[Diagnostic]:
 
 
 def _mistyped(factory: Factory, where: str, knobs: Knobs) -> list[Diagnostic]:
-    types_ = {knob.name: _type_of(knob) for knob in factory.knobs}
+    known = {knob.name: knob for knob in factory.knobs}
     return [
         error(
             "MUF008",
             f"{where} {name}={value!r} is of type {type(value).__name__}, "
-            f"but {factory.name} takes {_type_name(types_[name])}",
-            hint=f"give {name} a value of type {_type_name(types_[name])}",
+            f"but {factory.name} takes {_type_name(known[name])}",
+            hint=f"give {name} a value of type {_type_name(known[name])}",
             place=factory.place,
         )
         for name, value in knobs.items()
-        if name in types_ and not _fits(value, types_[name])
+        if name in known and not fits(value, known[name])
     ]
 
 
@@ -184,7 +184,13 @@ def _vary(factory: Factory, base: Knobs, target: Knobs, vary: Sequence[str]) -> 
 
 
 def fits(value: object, knob: Knob) -> bool:
-    """Whether a value is of a knob's annotated type, else of its default's."""
+    """Whether a value is of a knob's annotated type, else of its default's.
+
+    A default that is None says that there may be none, whatever is annotated; a default of another
+    type does not say that there may not.
+    """
+    if value is None and (knob.default is None or knob.annotation is REQUIRED):
+        return True
     return _fits(value, _type_of(knob))
 
 
@@ -215,7 +221,8 @@ def _fits(value: object, expected: object) -> bool:
     return not isinstance(plain, type) or plain not in _PLAIN or isinstance(value, plain)
 
 
-def _type_name(expected: object) -> str:
+def _type_name(knob: Knob) -> str:
+    expected = _type_of(knob)
     return expected.__name__ if isinstance(expected, type) else str(expected)
 
 

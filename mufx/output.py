@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from mufx.diagnostics import MufxError, error
 
-FILES = ("model_mup.py", "optim_mup.py", "manifest.json", "tables_mup.pt", "report.html")
+CONVERSION = ("model_mup.py", "optim_mup.py", "manifest.json", "tables_mup.pt")
+FILES = (*CONVERSION, "report.html")
 _IGNORED = {"__pycache__"}  # importing the emitted file leaves it
 
 
@@ -32,10 +33,13 @@ def check_folder(folder: Path, *, force: bool) -> None:
         raise _unusable(f"{folder} holds a conversion already", "add --force to replace it")
 
 
-def write_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
+def write_files(
+    folder: Path, files: Mapping[str, str | bytes], replacing: Iterable[str] = ()
+) -> None:
     """Writes texts and bytes under their names; a failure leaves the folder as it was.
 
-    Every one is first written in full beside its place and then renamed.
+    Every one is first written in full beside its place and then renamed. What is there under a
+    name of `replacing`, and is not written, goes.
 
     Raises:
         MufxError: `MUF015` where the file system refuses.
@@ -48,6 +52,8 @@ def write_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
             drafts[name] = _draft(folder, name, content)
         for name, draft in drafts.items():
             draft.replace(folder / name)
+        for name in set(replacing) - files.keys():
+            (folder / name).unlink(missing_ok=True)
     except OSError as problem:
         for draft in drafts.values():
             draft.unlink(missing_ok=True)

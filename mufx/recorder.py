@@ -180,7 +180,7 @@ def _frames(frame: FrameType | None) -> tuple[FrameType, FrameType]:
     while frame is not None:
         last = frame
         name = frame.f_code.co_filename
-        if not name.startswith((_TORCH, _MUFX)) and not name.startswith("<frozen"):
+        if is_users(name):
             return (inner or frame), frame
         named = name == _SPELLED or (name.startswith(_MODULES) and name not in _CONTAINER_FRAMES)
         if inner is None and named:
@@ -190,13 +190,18 @@ def _frames(frame: FrameType | None) -> tuple[FrameType, FrameType]:
     return inner or last, last
 
 
+def is_users(file: str) -> bool:
+    """Whether a file holds user code: neither torch's nor ours."""
+    return not file.startswith((_TORCH, _MUFX, "<frozen"))
+
+
 def place_of(problem: BaseException) -> Place | None:
     """The last line of user code that an exception passed through."""
     found: Place | None = None
     trace = problem.__traceback__
     while trace is not None:
         name = trace.tb_frame.f_code.co_filename
-        if not name.startswith((_TORCH, _MUFX)) and not name.startswith("<frozen"):
+        if is_users(name):
             found = Place(name, trace.tb_lineno)
         trace = trace.tb_next
     return found

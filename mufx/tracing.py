@@ -10,6 +10,7 @@ from typing import Final
 from mufx.align import Trace, align
 from mufx.construction import Construction, owner_of, record_construction
 from mufx.diagnostics import Diagnostic, MufxError, note
+from mufx.drawing import Draw
 from mufx.forward import record_forward
 from mufx.loading import quiet
 from mufx.modes import in_other_mode
@@ -92,6 +93,7 @@ def _traced(
     base, target, further = (b.without({*b.attributes} - read) for b in builds)
     found = [d for t in (train, evaluate) for d in t.recording.diagnostics]
     found += _registered(target)
+    found += map(_drawn, target.draws_outside)
     return Program(
         source, optimizer, form, base, target, further, along, train, evaluate, rules
     ).report(*found)
@@ -118,6 +120,16 @@ def _registered(target: Construction) -> list[Diagnostic]:
             )
         )
     return list(dict.fromkeys(told))
+
+
+def _drawn(draw: Draw) -> Diagnostic:
+    return note(
+        "MUF115",
+        f"the constructor draws from {draw.generator}: what came out is part of the converted "
+        "model, the same for every seed",
+        hint="nothing, if one choice will do; else make it before, and pass it in as an argument",
+        place=draw.place,
+    )
 
 
 def _along(source: Source) -> tuple[Knobs, list[Diagnostic]]:

@@ -282,6 +282,16 @@ def test_an_existing_conversion_needs_force(
     assert written(tmp_path) == FILES
 
 
+def test_a_replaced_conversion_leaves_no_tables_and_its_page(
+    converted: list[FakeConversion], tmp_path: Path
+) -> None:
+    for name in ("model_mup.py", "tables_mup.pt", "report.html"):
+        (tmp_path / name).write_text("old")
+
+    assert ran("convert", MLP, "-o", tmp_path, "--force").exit_code == 0
+    assert written(tmp_path) == {**FILES, "report.html": "old"}
+
+
 def test_a_file_is_no_folder(converted: list[FakeConversion], tmp_path: Path) -> None:
     (tmp_path / "out").write_text("x")
     result = ran("convert", MLP, "-o", tmp_path / "out")

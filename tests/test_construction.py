@@ -117,7 +117,22 @@ def lstm() -> nn.Module:
     return nn.Sequential(nn.LSTM(4, 6, num_layers=2, bidirectional=True), nn.Linear(12, 2))
 
 
-MODELS: list[Build] = [Inits, Buffers, gpt2, llama, t5, vit, mamba, encoder, lstm]
+class Moved(nn.Module):
+    """Tensors that a constructor moves to a device by its name: all is on one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4).to("cpu")
+        q, r = torch.linalg.qr(torch.randn(4, 4).cpu())
+        self.register_buffer("q", q.to(torch.device("cpu"), torch.float64))
+        self.register_buffer("r", r.to(device="cpu"))
+        kept = torch.rand(4)
+        kept.to("cpu").mul_(2)
+        kept.to("cpu", copy=True).mul_(3)
+        self.kept = nn.Parameter(kept.to(self.layer.weight.device))
+
+
+MODELS: list[Build] = [Inits, Buffers, Moved, gpt2, llama, t5, vit, mamba, encoder, lstm]
 
 
 def tensors(model: nn.Module) -> dict[str, torch.Tensor]:

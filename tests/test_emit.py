@@ -66,6 +66,7 @@ INPUTS: dict[str, Inputs] = {
     "State": ids,
     "Chains": vectors,
     "ViewsInPlace": vectors,
+    "MadeInPlace": vectors,
     "Halved": images,
     "Operators": vectors,
     "Record": labelled,
@@ -276,6 +277,15 @@ print(tuple(model(torch.zeros(4, 7, dtype=torch.long)).shape))
 # -- how it reads -----------------------------------------------------------------------------
 
 
+def test_written_files_take_the_place_of_earlier_ones(tmp_path: Path) -> None:
+    (tmp_path / "tables_mup.pt").write_text("old")
+
+    conversion("Rates").write(tmp_path)
+
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"model_mup.py", "optim_mup.py", "manifest.json"}
+
+
 def gpt(depth: int) -> str:
     """The emitted text of the example at the given depth."""
 
@@ -329,6 +339,7 @@ def test_examples_read_as_written_by_hand(name: str, golden: Golden) -> None:
             "        return F.dropout(torch.tanh(x), p=0.1, training=self.training), x * 2\n",
         ),
         ("Modes", "            both_0, both_1 = self.squash(self.inner(x))\n"),
+        ("MadeInPlace", "        x = self.second(h).sub_(1.0)\n"),
         ("Made", "        return torch.arange(6, device=x.device)\n"),
         ("Made", "torch.arange(6, device=self.inner[0].weight.device)"),
     ],

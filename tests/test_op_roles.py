@@ -101,6 +101,13 @@ def gates(name: str) -> dict[str, tuple[str, float, float]]:
     }
 
 
+def overwritten(parameter: Tensor, index: Any, content: Any = 0) -> Tensor:
+    """A copy with other entries."""
+    copy = parameter.clone()
+    copy[index] = content
+    return copy
+
+
 def two_layers(nonlinearity: str) -> Case:
     lower = {f"{name}_l0": kind for name, kind in gates("rnn").items()}
     upper = {f"{name}_l1": kind for name, kind in gates("rnn").items()}
@@ -291,6 +298,22 @@ MADE = (
         {**HIDDEN, "b": ("input", 1, E)},
     ),
     Case(
+        "a weight without its first row and its last input, and a bias without four entries",
+        weight(w=lambda d, e, f: (e, d), b=lambda d, e, f: (e,)),
+        lambda m, x: F.linear(
+            x,
+            overwritten(overwritten(m.w, 0), (..., -1), torch.zeros(m.e)),
+            overwritten(m.b, slice(4, 8)),
+        ),
+        {**HIDDEN, "b": ("input", 1, E)},
+    ),
+    Case(
+        "a weight without a quarter of its inputs",
+        weight(w=lambda d, e, f: (e, d)),
+        lambda m, x: F.linear(x, overwritten(m.w, (slice(None), slice(m.d // 4)))),
+        HIDDEN,
+    ),
+    Case(
         "two weights of a state space, summed over a state of fixed size",
         weight(a=lambda d, e, f: (d, 3), c=lambda d, e, f: (d, 3), mix=lambda d, e, f: (e, d)),
         lambda m, x: F.linear(
@@ -375,3 +398,33 @@ def test_two_axes_that_grow_at_once_are_refused_where_they_meet(case: Case) -> N
         __file__,
         inspect.getsourcelines(case.body)[1],
     )
+
+
+WRITTEN = (
+    Case(
+        "numbers are written over entries of a parameter",
+        weight(w=lambda d, e, f: (e, d)),
+        lambda m, x: F.linear(x, overwritten(m.w, 0, 1.0)),
+    ),
+    Case(
+        "what they leave of an axis that grows may not grow",
+        weight(w=lambda d, e, f: (e, d)),
+        lambda m, x: F.linear(x, overwritten(m.w, (slice(None), slice(4, None)))),
+    ),
+    Case(
+        "what they leave of an axis that grows may not grow",
+        weight(w=lambda d, e, f: (e, d)),
+        lambda m, x: F.linear(x, overwritten(m.w, (..., torch.arange(m.d - 1)))),
+    ),
+)
+
+
+@pytest.mark.parametrize("case", WRITTEN)
+def test_what_is_written_over_a_weight_is_refused_where_it_may_be_none(case: Case) -> None:
+    with pytest.raises(MufxError) as caught:
+        converted(case)
+
+    (found,) = caught.value.diagnostics
+    assert (found.code, case.name in found.message) == ("MUF202", True)
+    assert found.place is not None
+    assert found.place.line == inspect.getsourcelines(overwritten)[1] + 3

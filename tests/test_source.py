@@ -424,6 +424,24 @@ def test_problems_with_knobs_are_collected() -> None:
     assert all(p.place is not None and p.place.cls == "GPT" for p in problems)
 
 
+@pytest.mark.parametrize("knob", ["bias: bool = None", "bias=None", "bias=True"])
+def test_none_is_a_value_of_a_knob_that_does_not_exclude_it(tmp_path: Path, knob: str) -> None:
+    net = NET.replace("width: int = 8", f"width: int = 8, {knob}").replace("width)", "width, bias)")
+    path = written(tmp_path, HEADER + net + INPUTS)
+
+    source = load(path, {"width": 8, "bias": None}, {"width": 32, "bias": None})
+
+    assert "a.bias" not in source.build(**source.base).state_dict()
+
+
+def test_none_is_refused_where_the_annotation_and_the_default_exclude_it(tmp_path: Path) -> None:
+    net = NET.replace("width: int = 8", "width: int = 8, bias: bool = True")
+    path = written(tmp_path, HEADER + net + INPUTS)
+
+    sizes = {"width": 8, "bias": None}, {"width": 32, "bias": None}
+    assert codes(refused(lambda: load(path, *sizes))) == ["MUF008", "MUF008"]
+
+
 @pytest.mark.parametrize("kind", [tuple, list])
 def test_a_tuple_and_a_list_serve_where_either_is_annotated(
     kind: Callable[[list[int]], object],

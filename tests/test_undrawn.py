@@ -38,6 +38,15 @@ def test_nothing_is_drawn_on_meta() -> None:
     assert not [name for name in kernels.seen if "normal_" in name or "uniform_" in name]
 
 
+def test_nothing_leaves_meta() -> None:
+    with torch.device("meta"), Undrawn():
+        tensor = torch.empty(3)
+        moved = [tensor.cpu(), tensor.to("cpu"), tensor.to(device="cpu", dtype=torch.float64)]
+
+    assert {t.device.type for t in moved} == {"meta"}
+    assert [t.dtype for t in moved] == [torch.float32, torch.float32, torch.float64]
+
+
 def test_elsewhere_the_draws_are_torch_s_own() -> None:
     torch.manual_seed(0)
     expected = nn.Linear(3, 4)

@@ -77,7 +77,7 @@ def convert(
         names = [str(writing / name) for name in files] if writing is not None else []
         records = report.of_conversion(conversion.manifest, names)
         if writing is not None:
-            output.write_files(writing, files)
+            output.write_files(writing, files, replacing=output.CONVERSION)
         if page is not None and not dry_run:
             from mufx.html.command import typed
             from mufx.html.of_conversion import of_conversion

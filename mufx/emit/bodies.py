@@ -281,7 +281,7 @@ class _Writer:
             place = index_text(place, self)
             lines.append(f"{self.argument(into)}[{place}] = {self.argument(content)}{comment}")
             return
-        if isinstance(step.item, fx.Node) and step.item.target in INPLACE:
+        if isinstance(step.item, fx.Node) and self._is_assigned(step.item):
             first, second = step.item.args
             assert isinstance(first, fx.Node)
             name = self.value(first)[0]
@@ -371,9 +371,18 @@ class _Writer:
             if step.values and not step.unpacked:
                 text += _path_to(step.values[0], self.context.result(item)) or ""
             return text, ATOM
-        if item.target is operator.setitem or item.target in INPLACE:
+        if item.target is operator.setitem or self._is_assigned(item):
             return "", ATOM
         return expression(item, self)
+
+    def _is_assigned(self, node: fx.Node) -> bool:
+        """Whether it is `x *= y`, or of entries of x; what has no name would be computed twice."""
+        if node.target not in INPLACE:
+            return False
+        place = node.args[0]
+        while isinstance(place, fx.Node) and place not in self.names and _is_entries(place):
+            place = place.args[0]
+        return isinstance(place, fx.Node) and (place in self.names or place.op == "get_attr")
 
     def _comment(self, item: Item) -> str:
         found = [self.context.comments.get(n.name) for n in self._own_nodes(item)]
@@ -508,6 +517,7 @@ _RESULT_NAMES = {
     **dict.fromkeys(("add", "getitem", "getattr", "to", "contiguous", "float", "type_as"), "x"),
     **dict.fromkeys(("view", "reshape", "flatten", "transpose", "permute", "expand"), "x"),
     **dict.fromkeys(("unsqueeze", "squeeze", "chunk", "split", "unbind"), "x"),
+    **dict.fromkeys(("iadd", "isub", "imul", "itruediv", "ipow"), "x"),
     **dict.fromkeys(("linear", "matmul", "mul", "truediv", "sub"), "y"),
     "scaled_dot_product_attention": "y",
     "cross_entropy": "loss",
@@ -587,6 +597,15 @@ def _is_query(node: fx.Node) -> bool:
     return node.target is torch.finfo or (
         node.target is getattr and node.args[1] in ("dtype", "min")
     )
+
+
+def _is_entries(node: fx.Node) -> bool:
+    """Whether it is a view by numbers and slices; entries by a tensor or a list are a copy."""
+    if node.target is not operator.getitem:
+        return False
+    index = node.args[1]
+    parts = index if isinstance(index, tuple) else (index,)
+    return not any(isinstance(part, (fx.Node, list)) for part in parts)
 
 
 def _is_pure(item: Item) -> bool:

@@ -90,6 +90,10 @@ def expression(node: fx.Node, names: Names) -> tuple[str, int]:
     if target is operator.getitem:
         text, inner = names_value(node.args[0], names)
         return f"{_wrapped(text, inner, ATOM)}[{index_text(node.args[1], names)}]", ATOM
+    if target in INPLACE:
+        text, inner = names_value(node.args[0], names)
+        method, other = _METHODS[INPLACE[target]], names_value(node.args[1], names)[0]
+        return f"{_wrapped(text, inner, ATOM)}.{method}({other})", ATOM
     if node.op == "call_method":
         text, inner = names_value(node.args[0], names)
         arguments = _arguments(node, node.args[1:], names, _method_signature(str(target)))

@@ -9,6 +9,7 @@ from torch import fx
 
 from mufx.magnitudes import Magnitude, Several, Value, Weight, joined_ways
 from mufx.rules.table import Flow, RuleTable, argument, dims, operation
+from mufx.sizes import Axis
 
 VIEWS = RuleTable()
 
@@ -234,8 +235,44 @@ def scatter(flow: Flow, node: fx.Node) -> Value:
 @VIEWS.rule("setitem")
 def setitem(flow: Flow, node: fx.Node) -> Value:
     """Entries are written in place, so later uses of the tensor do not pass through this node."""
-    flow.need(flow.magnitude(2), 2)
+    into, content = flow.value(0), flow.magnitude(2)
+    if isinstance(into, Weight):
+        _refuse_written(flow, node, content)
+        return into
+    flow.need(content, 2)
     return Magnitude()
+
+
+def _refuse_written(flow: Flow, node: fx.Node, content: Magnitude) -> None:
+    """A weight without some of its entries is one, where most of what grows is left of it."""
+    if not content.zero and node.args[2] != 0:
+        flow.refuse(
+            "numbers are written over entries of a parameter, which then are none",
+            "write zeros, and add the numbers in a step of its own",
+        )
+    elif not _leaves_what_grows(flow.axes_of(0), node.args[1]):
+        flow.refuse(
+            "zeros are written over entries of a parameter, and what they leave of an axis that "
+            "grows may not grow",
+            "multiply the parameter with a mask, or give it the size of what is left",
+        )
+
+
+def _leaves_what_grows(axes: tuple[Axis, ...], index: object) -> bool:
+    """Whether more is left, by numbers and slices, of each axis that grows than base has of it."""
+    parts = list(index) if isinstance(index, tuple) else [index]
+    if Ellipsis in parts:
+        at = parts.index(Ellipsis)
+        parts[at : at + 1] = [slice(None)] * (len(axes) - len(parts) + 1)
+    return all(map(_leaves, axes, parts))
+
+
+def _leaves(axis: Axis, part: object) -> bool:
+    if axis.m == 1 or part == slice(None):
+        return True
+    if isinstance(part, slice):
+        return axis.target - len(range(*part.indices(axis.target))) > axis.base
+    return isinstance(part, int)
 
 
 @VIEWS.rule("index_add", "scatter_add", "scatter_reduce", "index_reduce")

@@ -333,6 +333,25 @@ class ViewsInPlace(nn.Module):
         return self.second(h)
 
 
+class MadeInPlace(nn.Module):
+    """`mul_` and its kin on what has no name of its own: results of calls, copies of entries."""
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.first = nn.Linear(8, width)
+        self.gain = nn.Parameter(torch.randn(width))
+        self.second = nn.Linear(width, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.first(x).add_(0.5)).mul_(2.0)
+        h = h - self.gain.clone().mul_(0.5)
+        picked = h[[1, 0]].mul_(3.0)
+        h[:, [0, 2]] *= 0.5
+        highest = h.max(-1)
+        picked = picked + highest[0].mul_(2.0)[:2, None]
+        return self.second(h).sub_(1.0) + picked.sum()
+
+
 class Operators(nn.Module):
     """Python's operators, and names of our own that are torch's."""
 
