@@ -15,7 +15,7 @@ from mufx.rows import Flow, Region, Rows, runs
 from mufx.rules import operation
 from mufx.rules.creation import LIKE_ANOTHER
 from mufx.rules.table import argument
-from mufx.rules.views import JOINS
+from mufx.rules.views import JOINS, VIEWED
 from mufx.sizes import Axis, Slot, same
 
 
@@ -90,7 +90,9 @@ def _cuts(rows: Rows) -> Iterator[_Cut]:
         source = node.all_input_nodes[0]
         if operation(source) in _CHOOSE:
             continue
-        if source.name not in axes and source.all_input_nodes:  # one of several results
+        if source.name not in axes:  # one of several results
+            if operation(source) not in VIEWED:
+                continue
             source = source.all_input_nodes[0]
         whole, taken = axes.get(source.name, ()), axes.get(node.name, ())
         if len(whole) != len(taken):

@@ -234,6 +234,24 @@ def test_the_gradient_of_parts_follows_the_vector_they_are_read_in(
     assert label.m_out == pytest.approx(m_out)
 
 
+class Projected(nn.Module):
+    """A recurrent layer whose states are projected to a fixed size."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(20, width)
+        self.recurrent = nn.LSTM(width, width, proj_size=8, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.recurrent(self.first(x))[0]
+        return out
+
+
+def test_a_result_that_is_no_part_of_the_operand_is_none_of_fixed_size() -> None:
+    source = from_callable(Projected, (torch.randn(2, 5, 20),), {"width": 32}, {"width": 128})
+    assert "MUF206" not in {d.code for d in mufx.run(mufx.trace(source)).diagnostics}
+
+
 class Joined(nn.Module):
     """Two layers of unlike growth, joined before a norm and a weight read them."""
 
