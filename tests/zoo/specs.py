@@ -429,6 +429,15 @@ VISION = (
         wide=4,
     ),
     Spec(
+        "bit",
+        "hf:bit",
+        {"embedding_size": 16, "hidden_sizes": [32, 64, 64, 128]},
+        {"embedding_size": 64, "hidden_sizes": [128, 192, 256, 384]},
+        {**_STAGES, "num_groups": 4},
+        lr=3e-3,
+        wide=4,
+    ),
+    Spec(
         "segformer",
         "hf:segformer",
         {"hidden_sizes": [8, 16, 32, 64], "num_attention_heads": [1, 2, 4, 8]},
