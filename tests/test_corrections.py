@@ -251,6 +251,13 @@ def test_what_keeps_its_size_is_left_alone(name: str) -> None:
     assert codes(program) == set()
 
 
+def test_the_coefficients_of_equations_keep_their_size() -> None:
+    def solved(m: Any, x: Tensor) -> object:
+        return m.head(torch.linalg.solve_triangular(x @ x.mT, m.lin(x), upper=True))
+
+    assert changes(converted(solved)) == ["1 -> 0.25"]
+
+
 def test_an_embedding_times_sqrt_of_width_keeps_its_base_value() -> None:
     program = converted(lambda m, x: m.head(m.lin(x * math.sqrt(m.d))))
     assert changes(program) == ["sqrt(64) -> sqrt(16)"]
