@@ -11,6 +11,7 @@ import operator
 import os
 import sys
 from collections.abc import Callable, Mapping
+from numbers import Integral, Real
 from types import FrameType
 from typing import Any
 
@@ -143,7 +144,7 @@ class Recorder(TorchFunctionMode):
             return [self.arguments(v) for v in value]
         if isinstance(value, Mapping):
             return {k: self.arguments(v) for k, v in value.items()}
-        return value
+        return _plain(value)
 
     # -- nodes ------------------------------------------------------------------------------
 
@@ -166,6 +167,13 @@ class Recorder(TorchFunctionMode):
     def statement(self) -> Statement:
         """The statement of the model's code that is running."""
         return _statement(_frames(sys._getframe(1))[0])
+
+
+def _plain(value: object) -> object:
+    """A number of numpy's as Python's, anything else as it is."""
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if isinstance(value, Real) else value
 
 
 def _statement(frame: FrameType) -> Statement:

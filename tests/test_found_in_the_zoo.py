@@ -114,6 +114,22 @@ class DrawnWithNumpy(nn.Module):
         return result
 
 
+class ScaledWithNumpy(nn.Module):
+    """Attention whose scale is a number of numpy's, between values times another one."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.embed = nn.Linear(8, width)
+        self.readout = nn.Linear(width, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.embed(x)
+        scores = hidden @ hidden.mT / np.sqrt(hidden.shape[-1])
+        grown = hidden * np.float32(hidden.shape[-1]) / np.int64(hidden.shape[-1])
+        result: Tensor = self.readout(scores.softmax(-1) @ grown)
+        return result
+
+
 class CausalEncoder(nn.Module):
     """Torch's encoder with a mask, which torch compares with a causal one."""
 
@@ -171,6 +187,7 @@ MODELS: tuple[Build, ...] = (
     AliasOfTheUnused,
     CalledFromTwoPlaces,
     DrawnWithNumpy,
+    ScaledWithNumpy,
 )
 
 
@@ -224,6 +241,14 @@ class Disentangled(nn.Module):
         scores = torch.bmm(hidden, hidden.transpose(-1, -2) / scale)
         result: Tensor = self.readout(torch.bmm(scores.softmax(-1), hidden))
         return result
+
+
+def test_numbers_of_numpy_are_corrected_like_those_of_python() -> None:
+    conversion = mufx.convert(ScaledWithNumpy, (X,), {"width": 16}, {"width": 64})
+
+    changes = [(c.before, c.after) for c in conversion.manifest.changes]
+    assert changes == [("sqrt(64)", "64/sqrt(16)")]
+    assert "np." not in conversion.text
 
 
 def test_a_scale_made_as_a_tensor_is_corrected_and_proven() -> None:
