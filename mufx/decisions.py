@@ -144,7 +144,10 @@ def _involved(expr: Any) -> frozenset[str]:
 
 
 def _holds(condition: Any, symbol: Any) -> bool:
-    return bool(condition.subs(symbol, 1) == sympy.true)
+    try:
+        return bool(condition.subs(symbol, 1) == sympy.true)
+    except ZeroDivisionError:  # of chunks of which there is none
+        return False
 
 
 def _guards_an_error(file: str, line: int) -> bool:
