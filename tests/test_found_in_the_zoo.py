@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -255,6 +256,42 @@ def test_a_scale_made_as_a_tensor_is_corrected_and_proven() -> None:
     program = mufx.convert(Disentangled, (X,), {"width": 16}, {"width": 64}).program
 
     assert len(program.changes) == 1
+
+
+@dataclass
+class Answer:
+    """What it says, and in evaluation what it saw, or else how sure it is."""
+
+    logits: Tensor
+    seen: tuple[Tensor, Tensor] | None = None
+    sure: Tensor | None = None
+
+
+class Answering(nn.Module):
+    """A model whose results have other names in evaluation, as those of XLNet."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.embed = nn.Linear(8, width)
+        self.readout = nn.Linear(width, 4)
+
+    def forward(self, x: Tensor) -> Answer:
+        hidden = self.embed(x)
+        logits = self.readout(hidden)
+        if self.training:
+            return Answer(logits, sure=logits.sigmoid())
+        return Answer(logits, seen=(x, hidden))
+
+
+def test_results_may_have_other_names_in_evaluation() -> None:
+    conversion = mufx.convert(Answering, (X,), {"width": 16}, {"width": 16}, vary=["width"])
+    emitted, original = conversion.module(seed=0), Answering(16)
+    original.load_state_dict(emitted.state_dict())
+
+    for training in (True, False):
+        got, wanted = emitted.train(training)(X), original.train(training)(X)
+        for name in ("logits", "seen", "sure"):
+            torch.testing.assert_close(getattr(got, name), getattr(wanted, name), rtol=0, atol=0)
 
 
 class Routed(nn.Module):
