@@ -111,7 +111,7 @@ class FreeSizes(ShapeEnv):
             return
         code = frame.f_code
         place = Place(code.co_filename, frame.f_lineno)
-        raises = _guards_an_error(code.co_filename, frame.f_lineno)
+        raises = guards_an_error(code.co_filename, frame.f_lineno)
         self.decided(Decision(condition, place, raises, at_one))
 
 
@@ -150,7 +150,7 @@ def _holds(condition: Any, symbol: Any) -> bool:
         return False
 
 
-def _guards_an_error(file: str, line: int) -> bool:
+def guards_an_error(file: str, line: int) -> bool:
     """Whether the statement is an assertion, or an `if` that raises."""
     return any(first <= line <= last for first, last in _checks(file))
 

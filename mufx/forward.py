@@ -37,7 +37,7 @@ from torch.nn.modules import transformer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mufx import factory
-from mufx.decisions import Decision, FreeSizes, remarks
+from mufx.decisions import Decision, FreeSizes, guards_an_error, remarks
 from mufx.diagnostics import Diagnostic, MufxError, Place, error, note
 from mufx.extremes import extremes_stay_free
 from mufx.keeping import Kept
@@ -537,9 +537,15 @@ class _Forward(Recorder):
             "MUF101",
             "the forward pass takes a decision from the values of a tensor, "
             "so one recording does not hold for other values",
-            hint="compute both sides with torch.where, or decide from a shape or a Python value",
+            hint=_instead_of_decision(place),
             place=place,
         )
+
+
+def _instead_of_decision(place: Place | None) -> str:
+    if place is not None and guards_an_error(place.file, place.line):
+        return "leave this check out of the forward pass: make it where the inputs are made"
+    return "compute both sides with torch.where, or decide from a shape or a Python value"
 
 
 def _of_the_cpu(asked: str, place: Place) -> Diagnostic:

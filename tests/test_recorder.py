@@ -466,6 +466,20 @@ def test_decisions_from_data_are_refused(decide: Callable[[Tensor], object]) -> 
     }
 
 
+def test_a_check_of_the_data_is_refused_with_another_hint() -> None:
+    def body(m: Any, t: Tensor) -> Any:
+        assert t.max().item() < 3
+        return m.lin(t)
+
+    with pytest.raises(MufxError, match="MUF101") as caught:
+        recorded(body)
+
+    (problem,) = caught.value.diagnostics
+    assert problem.hint.startswith("leave this check out of the forward pass")
+    assert problem.place is not None
+    assert problem.place.line == line_of(body, "assert")
+
+
 # -- 8: loops over the sequence -----------------------------------------------------------------
 
 
