@@ -13,6 +13,7 @@ import operator
 from collections.abc import Callable, Container, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import fields, is_dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -263,7 +264,8 @@ class _Forward(Recorder):
                 self._decided(Decision(condition, self.origin().place))
         if not torch.is_grad_enabled() and func is not torch.Tensor.detach:
             inputs = tensors((args, kwargs))
-            refuse_lost_gradient(inputs, tensors(result), self.origin())
+            again = partial(called, *args, **kwargs)
+            refuse_lost_gradient(again, inputs, tensors(result), self.origin())
         return result
 
     def _tell(self, diagnostic: Diagnostic) -> None:

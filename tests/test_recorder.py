@@ -398,6 +398,26 @@ def test_regions_without_a_gradient_to_cut_are_recorded() -> None:
     assert names(recorded(body)) == ["mul", "argmax", "linear", "getitem", "mul"]
 
 
+def test_the_type_and_the_shape_of_a_value_have_no_gradient() -> None:
+    def body(m: Any, t: Tensor) -> Any:
+        h = m.lin(t)
+        with torch.no_grad():
+            places = torch.arange(4).type_as(h) + torch.zeros_like(h)
+        return h + places
+
+    assert names(recorded(body)) == ["linear", "arange", "type_as", "zeros_like", "add", "add"]
+
+
+@pytest.mark.parametrize("region", [torch.no_grad, torch.inference_mode])
+def test_a_write_into_a_parameter_is_a_lost_region_as_well(region: Callable[[], Any]) -> None:
+    def body(m: Any, t: Tensor) -> Any:
+        with region():
+            m.lin.weight.mul_(2)
+        return m.lin(t)
+
+    assert refused(body, "m.lin.weight.mul_")[0] == "MUF102"
+
+
 def test_detach_without_gradients_and_choices_are_recorded() -> None:
     def body(m: Any, t: Tensor) -> Any:
         h = m.lin(t)
