@@ -335,6 +335,21 @@ def test_a_position_table_times_a_root_keeps_its_base_value() -> None:
     assert role(program, "positions") == ("input", 1, 4)
 
 
+@pytest.mark.parametrize("typed", [torch.Tensor.type_as, torch.Tensor.to])
+def test_a_table_in_the_type_of_a_value_is_a_table(
+    typed: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    """Its frequencies stay what the model computes: they are no activation of another size."""
+
+    def body(m: Any, x: Tensor) -> Tensor:
+        steps = typed(torch.arange(m.d // 2), x) * -(math.log(1e4) / (m.d // 2))
+        angles = torch.arange(x.shape[1])[:, None] * steps.exp()
+        out: Tensor = m.head(x + torch.cat([angles.sin(), angles.cos()], -1))
+        return out
+
+    assert changes(converted(body)) == []
+
+
 def test_a_normalizer_in_a_buffer_is_scaled_where_it_is_filled() -> None:
     def init(m: Any, d: int) -> None:
         m.register_buffer("normalizer", torch.tensor(d**0.5))
