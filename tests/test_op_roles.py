@@ -280,9 +280,10 @@ def without_keys(bias: Tensor) -> Tensor:
 def delta_rule(m: Any, x: Tensor) -> Tensor:
     """What each token changes of what the ones before it have written, as in DeltaNet."""
     keys = F.normalize(x, dim=-1)
-    return torch.linalg.solve_triangular(
+    changed: Tensor = torch.linalg.solve_triangular(
         keys @ keys.mT, F.linear(x, m.w, m.b), upper=False, unitriangular=True
     )
+    return changed
 
 
 MADE = (
