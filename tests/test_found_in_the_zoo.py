@@ -131,6 +131,42 @@ class ScaledWithNumpy(nn.Module):
         return result
 
 
+class Layer(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.dense, self.norm = nn.Linear(width, width), nn.LayerNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.norm(self.dense(x) + x)
+        return result
+
+
+class Stack(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layer = Layer(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.layer(x)
+        return result
+
+
+class ComputedForNothing(nn.Module):
+    """The result of the second of two equal modules is left, as of CANINE's last encoder."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.embed = nn.Linear(8, width)
+        self.first, self.second = Stack(width), Stack(width)
+        self.readout = nn.Linear(width, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(self.embed(x))
+        self.second(hidden)
+        result: Tensor = self.readout(hidden)
+        return result
+
+
 class CausalEncoder(nn.Module):
     """Torch's encoder with a mask, which torch compares with a causal one."""
 
@@ -189,6 +225,7 @@ MODELS: tuple[Build, ...] = (
     CalledFromTwoPlaces,
     DrawnWithNumpy,
     ScaledWithNumpy,
+    ComputedForNothing,
 )
 
 
