@@ -26,6 +26,9 @@ from mufx.signatures import in_position
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _MUFX = os.path.dirname(__file__) + os.sep
 _MODULES = os.path.join(_TORCH, "nn", "modules") + os.sep
+_NUMBERS = tuple(
+    os.path.join(os.path.dirname(_TORCH[:-1]), name, "") for name in ("numpy", "sympy")
+)
 _SPELLED = _MUFX + "spelled.py"
 _CONTAINER_FRAMES = (
     os.path.join(_MODULES, "module.py"),
@@ -204,7 +207,7 @@ def place_of(problem: BaseException) -> Place | None:
     trace = problem.__traceback__
     while trace is not None:
         name = trace.tb_frame.f_code.co_filename
-        if not name.startswith((_TORCH, _MUFX)) and not name.startswith("<frozen"):
+        if not name.startswith((_TORCH, _MUFX, *_NUMBERS)) and not name.startswith("<frozen"):
             found = Place(name, trace.tb_lineno)
         trace = trace.tb_next
     return found

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -498,6 +499,18 @@ def test_a_check_of_the_data_is_refused_with_another_hint() -> None:
     assert problem.hint.startswith("leave this check out of the forward pass")
     assert problem.place is not None
     assert problem.place.line == line_of(body, "assert")
+
+
+def test_an_error_inside_of_numpy_is_at_the_line_that_called_it() -> None:
+    def body(m: Any, t: Tensor) -> Any:
+        return m.lin(t) * np.take(np.arange(2), 5)
+
+    with pytest.raises(MufxError, match="MUF105") as caught:
+        recorded(body)
+
+    (problem,) = caught.value.diagnostics
+    assert problem.place is not None
+    assert (problem.place.file, problem.place.line) == (HERE, line_of(body, "np.take"))
 
 
 # -- 8: loops over the sequence -----------------------------------------------------------------
