@@ -44,7 +44,7 @@ from mufx.extremes import extremes_stay_free
 from mufx.keeping import Kept
 from mufx.recall import Recall
 from mufx.recorder import Recorder, device_question, place_of, tensors
-from mufx.recording import Call, Precision, Recording, Size
+from mufx.recording import Call, Origin, Precision, Recording, Size
 from mufx.refusals import refuse_lost_gradient, refusing_flattened_regions, replaced
 from mufx.stand_ins import STAND_INS
 
@@ -145,6 +145,7 @@ class _Forward(Recorder):
         self.diagnostics: list[Diagnostic] = []
         self._paths = {id(m): path for path, m in reversed(list(model.named_modules()))}
         self._counts: dict[str, int] = {}
+        self._without_gradients: set[tuple[str, int]] = set()
         self._end: fx.Node = self.graph._root
         self._signatures: dict[type[nn.Module], inspect.Signature] = {}
         self._names: dict[int, str] = {}  # fake parameter or buffer -> its qualified name
@@ -265,8 +266,16 @@ class _Forward(Recorder):
         if not torch.is_grad_enabled() and func is not torch.Tensor.detach:
             inputs = tensors((args, kwargs))
             again = partial(called, *args, **kwargs)
-            refuse_lost_gradient(again, inputs, tensors(result), self.origin())
+            refuse_lost_gradient(again, inputs, tensors(result), self._region())
         return result
+
+    def _region(self) -> Origin:
+        """Where the model is, in the call that has switched gradients off."""
+        origin = self.origin()
+        call = origin.call
+        while call is not None and call.key in self._without_gradients:
+            call = call.parent
+        return replace(origin, call=call)
 
     def _tell(self, diagnostic: Diagnostic) -> None:
         if diagnostic not in self.diagnostics:
@@ -441,6 +450,8 @@ class _Forward(Recorder):
         parent = self.calls[-1] if self.calls else None
         call = Call(path, index, parent, type(module), self.statement())
         self.calls.append(call)
+        if not torch.is_grad_enabled():
+            self._without_gradients.add(call.key)
         self.arguments_of[call.key] = self._bound(type(module), args, kwargs)
 
     def _leave(self, output: object) -> None:

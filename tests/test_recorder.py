@@ -389,6 +389,18 @@ def test_a_region_of_torch_s_own_is_not_the_user_s_to_change() -> None:
     assert found.hint == "the region is torch's own: convert the model without SpectralNorm"
 
 
+def test_a_module_of_torch_in_a_region_of_the_user_is_not_the_region() -> None:
+    def body(m: Any, t: Tensor) -> Any:
+        with torch.no_grad():
+            return m.lin(t)
+
+    with pytest.raises(MufxError, match="MUF102: a region without gradients") as caught:
+        recorded(body)
+
+    (found,) = caught.value.diagnostics
+    assert found.hint.startswith("call detach() on what should get no gradient")
+
+
 def test_regions_without_a_gradient_to_cut_are_recorded() -> None:
     def body(m: Any, t: Tensor) -> Any:
         with torch.no_grad():
