@@ -145,9 +145,15 @@ def _constant_nodes(graph: fx.Graph, parameters: set[str]) -> frozenset[str]:
         if node.op == "get_attr":
             if node.target not in parameters:
                 names.add(node.name)
-        elif all(i.name in names for i in node.all_input_nodes):
+        elif all(i.name in names for i in _read(node)):
             names.add(node.name)
     return frozenset(names)
+
+
+def _read(node: fx.Node) -> list[fx.Node]:
+    """The operands whose entries count: of `table.type_as(x)` only the table."""
+    operands = node.all_input_nodes
+    return operands[:1] if operation(node) in ("type_as", "to") else operands
 
 
 def _evaluate(
@@ -160,8 +166,14 @@ def _evaluate(
     buffers = {
         str(n.target): construction.value(str(n.target)) for n in needed if n.op == "get_attr"
     }
-    result: Any = run_nodes(needed, buffers, "cpu")[node]
+    result: Any = run_nodes(needed, buffers, "cpu", _of_their_type(needed, recording))[node]
     return result if isinstance(result, torch.Tensor) else None
+
+
+def _of_their_type(needed: Iterable[fx.Node], recording: Recording) -> dict[fx.Node, torch.Tensor]:
+    """Stand-ins for the operands of which only the type is taken."""
+    values = {i: recording.values[i.name] for n in needed for i in n.all_input_nodes}
+    return {i: torch.empty(0, dtype=v.dtype) for i, v in values.items() if v is not None}
 
 
 def _ancestors(node: fx.Node) -> list[fx.Node]:
@@ -169,7 +181,7 @@ def _ancestors(node: fx.Node) -> list[fx.Node]:
 
     def visit(n: fx.Node) -> None:
         if n not in seen:
-            for i in n.all_input_nodes:
+            for i in _read(n):
                 visit(i)
             seen[n] = None
 

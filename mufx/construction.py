@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from types import FunctionType
+from types import FunctionType, MappingProxyType
 from typing import Any
 
 import torch
@@ -410,10 +410,13 @@ def _has_node(value: Any) -> bool:
 
 
 def run_nodes(
-    nodes: Iterable[fx.Node], constants: Mapping[str, torch.Tensor], device: str
+    nodes: Iterable[fx.Node],
+    constants: Mapping[str, torch.Tensor],
+    device: str,
+    given: Mapping[fx.Node, torch.Tensor] = MappingProxyType({}),
 ) -> dict[fx.Node, Any]:
-    """Executes nodes of a construction for real on `device`."""
-    env: dict[fx.Node, Any] = {}
+    """Executes nodes of a construction for real on `device`; `given` are values of others."""
+    env: dict[fx.Node, Any] = dict(given)
 
     def real(value: Any) -> Any:
         if isinstance(value, fx.Node):

@@ -111,7 +111,7 @@ class FreeSizes(ShapeEnv):
             return
         code = frame.f_code
         place = Place(code.co_filename, frame.f_lineno)
-        raises = _guards_an_error(code.co_filename, frame.f_lineno)
+        raises = guards_an_error(code.co_filename, frame.f_lineno)
         self.decided(Decision(condition, place, raises, at_one))
 
 
@@ -144,10 +144,13 @@ def _involved(expr: Any) -> frozenset[str]:
 
 
 def _holds(condition: Any, symbol: Any) -> bool:
-    return bool(condition.subs(symbol, 1) == sympy.true)
+    try:
+        return bool(condition.subs(symbol, 1) == sympy.true)
+    except ZeroDivisionError:  # of chunks of which there is none
+        return False
 
 
-def _guards_an_error(file: str, line: int) -> bool:
+def guards_an_error(file: str, line: int) -> bool:
     """Whether the statement is an assertion, or an `if` that raises."""
     return any(first <= line <= last for first, last in _checks(file))
 

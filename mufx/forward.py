@@ -38,14 +38,14 @@ from torch.nn.modules import transformer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mufx import factory
-from mufx.decisions import Decision, FreeSizes, remarks
+from mufx.decisions import Decision, FreeSizes, guards_an_error, remarks
 from mufx.diagnostics import Diagnostic, MufxError, Place, error, note, raise_errors
 from mufx.drawing import Draw, at_extremes, drawing
 from mufx.extremes import extremes_stay_free
 from mufx.keeping import Kept
 from mufx.recall import Recall
 from mufx.recorder import Recorder, device_question, place_of, tensors
-from mufx.recording import Call, Precision, Recording, Size
+from mufx.recording import Call, Origin, Precision, Recording, Size
 from mufx.refusals import refuse_lost_gradient, refusing_flattened_regions, replaced
 from mufx.stand_ins import STAND_INS
 
@@ -202,6 +202,7 @@ class _Forward(Recorder):
         self.diagnostics: list[Diagnostic] = []
         self._paths = {id(m): path for path, m in reversed(list(model.named_modules()))}
         self._counts: dict[str, int] = {}
+        self._without_gradients: set[tuple[str, int]] = set()
         self._end: fx.Node = self.graph._root
         self._signatures: dict[type[nn.Module], inspect.Signature] = {}
         self._names: dict[int, str] = {}  # fake parameter or buffer -> its qualified name
@@ -321,8 +322,17 @@ class _Forward(Recorder):
                 self._decided(Decision(condition, self.origin().place))
         if not torch.is_grad_enabled() and func is not torch.Tensor.detach:
             inputs = tensors((args, kwargs))
-            refuse_lost_gradient(inputs, tensors(result), self.origin())
+            again = partial(called, *args, **kwargs)
+            refuse_lost_gradient(again, inputs, tensors(result), self._region())
         return result
+
+    def _region(self) -> Origin:
+        """Where the model is, in the call that has switched gradients off."""
+        origin = self.origin()
+        call = origin.call
+        while call is not None and call.key in self._without_gradients:
+            call = call.parent
+        return replace(origin, call=call)
 
     def _tell(self, diagnostic: Diagnostic) -> None:
         if diagnostic not in self.diagnostics:
@@ -497,6 +507,8 @@ class _Forward(Recorder):
         parent = self.calls[-1] if self.calls else None
         call = Call(path, index, parent, type(module), self.statement())
         self.calls.append(call)
+        if not torch.is_grad_enabled():
+            self._without_gradients.add(call.key)
         self.arguments_of[call.key] = self._bound(type(module), args, kwargs)
 
     def _leave(self, output: object) -> None:
@@ -595,9 +607,15 @@ class _Forward(Recorder):
             "MUF101",
             "the forward pass takes a decision from the values of a tensor, "
             "so one recording does not hold for other values",
-            hint="compute both sides with torch.where, or decide from a shape or a Python value",
+            hint=_instead_of_decision(place),
             place=place,
         )
+
+
+def _instead_of_decision(place: Place | None) -> str:
+    if place is not None and guards_an_error(place.file, place.line):
+        return "leave this check out of the forward pass: make it where the inputs are made"
+    return "compute both sides with torch.where, or decide from a shape or a Python value"
 
 
 def _of_the_cpu(asked: str, place: Place) -> Diagnostic:

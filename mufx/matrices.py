@@ -237,9 +237,16 @@ _LINEAR = VIEWED | frozenset(
 
 
 def _are_logits(node: fx.Node) -> bool:
-    """Whether a softmax reads it, scaled, capped, masked or not."""
-    ahead = reached(node.users, lambda n: n.users if operation(n) in _LINEAR else ())
-    return any(operation(n) == "softmax" for n in ahead)
+    """Whether a softmax reads it, scaled, capped, masked or not, or attention adds it as a mask."""
+    ahead = set(reached(node.users, lambda n: n.users if operation(n) in _LINEAR else ()))
+    made = {node, *ahead}
+    return any(operation(n) == "softmax" or _mask(n) in made for n in ahead)
+
+
+def _mask(node: fx.Node) -> object:
+    """What attention adds to its logits."""
+    fused = operation(node) == "scaled_dot_product_attention"
+    return argument(node, 3, "attn_mask")[1] if fused else None
 
 
 def _axes_made(rows: Rows, use: Use, flow: Flow | None, found: Sum) -> set[int]:

@@ -11,6 +11,7 @@ import operator
 import os
 import sys
 from collections.abc import Callable, Mapping
+from numbers import Integral, Real
 from types import FrameType
 from typing import Any
 
@@ -25,6 +26,9 @@ from mufx.signatures import in_position
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _MUFX = os.path.dirname(__file__) + os.sep
 _MODULES = os.path.join(_TORCH, "nn", "modules") + os.sep
+_NUMBERS = tuple(
+    os.path.join(os.path.dirname(_TORCH[:-1]), name, "") for name in ("numpy", "sympy")
+)
 _SPELLED = _MUFX + "spelled.py"
 _CONTAINER_FRAMES = (
     os.path.join(_MODULES, "module.py"),
@@ -143,7 +147,7 @@ class Recorder(TorchFunctionMode):
             return [self.arguments(v) for v in value]
         if isinstance(value, Mapping):
             return {k: self.arguments(v) for k, v in value.items()}
-        return value
+        return _plain(value)
 
     # -- nodes ------------------------------------------------------------------------------
 
@@ -166,6 +170,13 @@ class Recorder(TorchFunctionMode):
     def statement(self) -> Statement:
         """The statement of the model's code that is running."""
         return _statement(_frames(sys._getframe(1))[0])
+
+
+def _plain(value: object) -> object:
+    """A number of numpy's as Python's, anything else as it is."""
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if isinstance(value, Real) else value
 
 
 def _statement(frame: FrameType) -> Statement:
@@ -191,8 +202,8 @@ def _frames(frame: FrameType | None) -> tuple[FrameType, FrameType]:
 
 
 def is_users(file: str) -> bool:
-    """Whether a file holds user code: neither torch's nor ours."""
-    return not file.startswith((_TORCH, _MUFX, "<frozen"))
+    """Whether a file holds user code: neither torch's, nor ours, nor that of a library of numbers."""
+    return not file.startswith((_TORCH, _MUFX, *_NUMBERS, "<frozen"))
 
 
 def place_of(problem: BaseException) -> Place | None:

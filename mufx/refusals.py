@@ -11,6 +11,7 @@ import torch.utils.checkpoint
 from torch import Tensor
 from torch.amp.autocast_mode import autocast
 from torch.autograd.function import Function
+from torch.utils import _pytree as pytree
 
 from mufx.derivatives import flattened, restates_derivative
 from mufx.diagnostics import Diagnostic, MufxError, Place, error, note
@@ -98,16 +99,16 @@ def _flattened(function: type[Any], place: Place) -> Diagnostic:
 
 
 def refuse_lost_gradient(
-    inputs: Iterable[Tensor], results: Iterable[Tensor], origin: Origin
+    call: Callable[[], object], inputs: Iterable[Tensor], results: Iterable[Tensor], origin: Origin
 ) -> None:
     """Raises `MUF102` if a call without gradients has cut a gradient that its operands have.
 
     `torch.no_grad` has no node, so the emitted model would train through the region. `detach`
-    cuts the same gradient, and has one.
+    cuts the same gradient, and has one. What takes only shape and type of an operand cuts none.
     """
     if torch.is_grad_enabled() or not any(t.requires_grad for t in inputs):
         return
-    if any(t.is_floating_point() for t in results):
+    if any(t.is_floating_point() for t in results) and _passes_gradient_on(call):
         raise MufxError(
             error(
                 "MUF102",
@@ -116,6 +117,16 @@ def refuse_lost_gradient(
                 place=origin.place,
             )
         )
+
+
+def _passes_gradient_on(call: Callable[[], object]) -> bool:
+    """Whether a call has a gradient where gradients are computed; it is carried out again."""
+    with torch.inference_mode(False), torch.enable_grad():
+        try:
+            results = call()
+        except RuntimeError:  # it writes into a parameter, or reads what inference made
+            return True
+    return any(isinstance(t, Tensor) and t.requires_grad for t in pytree.tree_leaves(results))
 
 
 def _instead_of_region(origin: Origin) -> str:

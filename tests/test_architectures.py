@@ -220,6 +220,17 @@ ATTENTION = (
         },
         changes=("sqrt(12) -> 12/sqrt(4)",),
     ),
+    Case(
+        "queries of more heads that grow, and one table of distances: a mask of logits",
+        M.relative_keys,
+        {"d": (16, 64), "heads": (4, 8), "size": (4, 12)},
+        {
+            "piece.qkv.weight": ("hidden", D, 6),
+            "piece.distances.weight": ("input", 1, 3),
+            "piece.out.weight": ("hidden", 6, D),
+        },
+        changes=("1/sqrt(12) -> sqrt(4)/12", "1/sqrt(12) -> sqrt(4)/12"),
+    ),
     *(
         Case(
             f"cosines keep their size, and their temperatures: {how}",

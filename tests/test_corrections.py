@@ -251,6 +251,13 @@ def test_what_keeps_its_size_is_left_alone(name: str) -> None:
     assert codes(program) == set()
 
 
+def test_the_coefficients_of_equations_keep_their_size() -> None:
+    def solved(m: Any, x: Tensor) -> object:
+        return m.head(torch.linalg.solve_triangular(x @ x.mT, m.lin(x), upper=True))
+
+    assert changes(converted(solved)) == ["1 -> 0.25"]
+
+
 def test_an_embedding_times_sqrt_of_width_keeps_its_base_value() -> None:
     program = converted(lambda m, x: m.head(m.lin(x * math.sqrt(m.d))))
     assert changes(program) == ["sqrt(64) -> sqrt(16)"]
@@ -326,6 +333,21 @@ def test_a_position_table_times_a_root_keeps_its_base_value() -> None:
     program = converted(lambda m, x: m.head(x + m.positions[: x.shape[1]] * m.d**-0.5), init)
     assert changes(program) == ["1/sqrt(64) -> 1/sqrt(16)"]
     assert role(program, "positions") == ("input", 1, 4)
+
+
+@pytest.mark.parametrize("typed", [torch.Tensor.type_as, torch.Tensor.to])
+def test_a_table_in_the_type_of_a_value_is_a_table(
+    typed: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    """Its frequencies stay what the model computes: they are no activation of another size."""
+
+    def body(m: Any, x: Tensor) -> Tensor:
+        steps = typed(torch.arange(m.d // 2), x) * -(math.log(1e4) / (m.d // 2))
+        angles = torch.arange(x.shape[1])[:, None] * steps.exp()
+        out: Tensor = m.head(x + torch.cat([angles.sin(), angles.cos()], -1))
+        return out
+
+    assert changes(converted(body)) == []
 
 
 def test_a_normalizer_in_a_buffer_is_scaled_where_it_is_filled() -> None:

@@ -160,6 +160,23 @@ def test_an_error_that_the_model_catches_does_not_hide_that_a_size_cannot_stay_f
     torch.testing.assert_close(emitted(tokens), original(tokens))
 
 
+def chunked(h: Tensor) -> Tensor:
+    """In as many chunks as there are sevens; of a size of 1 there are none, and no length."""
+    chunks = h.shape[1] // 7
+    filled = chunks * (h.shape[1] // chunks)
+    moved = h + torch.zeros(filled, 1)  # torch asks whether it is as long
+    if filled != h.shape[1]:
+        raise ValueError("the chunks do not fill it")
+    return moved
+
+
+def test_a_question_that_divides_by_zero_at_a_size_of_one_is_no_error() -> None:
+    conversion = convert(chunked)
+
+    assert conversion.program.diagnostics == ()
+    assert conversion.module(seed=0)(torch.randint(20, (3, 14))).shape == (3, 14, 3)
+
+
 @pytest.mark.parametrize("body", [limited, asserted])
 def test_a_check_of_the_model_stays_one_without_a_word(body: Body) -> None:
     conversion = convert(body)

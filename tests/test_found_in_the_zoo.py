@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,58 @@ class DrawnWithNumpy(nn.Module):
         return result
 
 
+class ScaledWithNumpy(nn.Module):
+    """Attention whose scale is a number of numpy's, between values times another one."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.embed = nn.Linear(8, width)
+        self.readout = nn.Linear(width, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.embed(x)
+        scores = hidden @ hidden.mT / np.sqrt(hidden.shape[-1])
+        grown = hidden * np.float32(hidden.shape[-1]) / np.int64(hidden.shape[-1])
+        result: Tensor = self.readout(scores.softmax(-1) @ grown)
+        return result
+
+
+class Layer(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.dense, self.norm = nn.Linear(width, width), nn.LayerNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.norm(self.dense(x) + x)
+        return result
+
+
+class Stack(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layer = Layer(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.layer(x)
+        return result
+
+
+class ComputedForNothing(nn.Module):
+    """The result of the second of two equal modules is left, as of CANINE's last encoder."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.embed = nn.Linear(8, width)
+        self.first, self.second = Stack(width), Stack(width)
+        self.readout = nn.Linear(width, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(self.embed(x))
+        self.second(hidden)
+        result: Tensor = self.readout(hidden)
+        return result
+
+
 class CausalEncoder(nn.Module):
     """Torch's encoder with a mask, which torch compares with a causal one."""
 
@@ -171,6 +224,8 @@ MODELS: tuple[Build, ...] = (
     AliasOfTheUnused,
     CalledFromTwoPlaces,
     DrawnWithNumpy,
+    ScaledWithNumpy,
+    ComputedForNothing,
 )
 
 
@@ -226,10 +281,54 @@ class Disentangled(nn.Module):
         return result
 
 
+def test_numbers_of_numpy_are_corrected_like_those_of_python() -> None:
+    conversion = mufx.convert(ScaledWithNumpy, (X,), {"width": 16}, {"width": 64})
+
+    changes = [(c.before, c.after) for c in conversion.manifest.changes]
+    assert changes == [("sqrt(64)", "64/sqrt(16)")]
+    assert "np." not in conversion.text
+
+
 def test_a_scale_made_as_a_tensor_is_corrected_and_proven() -> None:
     program = mufx.convert(Disentangled, (X,), {"width": 16}, {"width": 64}).program
 
     assert len(program.changes) == 1
+
+
+@dataclass
+class Answer:
+    """What it says, and in evaluation what it saw, or else how sure it is."""
+
+    logits: Tensor
+    seen: tuple[Tensor, Tensor] | None = None
+    sure: Tensor | None = None
+
+
+class Answering(nn.Module):
+    """A model whose results have other names in evaluation, as those of XLNet."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.embed = nn.Linear(8, width)
+        self.readout = nn.Linear(width, 4)
+
+    def forward(self, x: Tensor) -> Answer:
+        hidden = self.embed(x)
+        logits = self.readout(hidden)
+        if self.training:
+            return Answer(logits, sure=logits.sigmoid())
+        return Answer(logits, seen=(x, hidden))
+
+
+def test_results_may_have_other_names_in_evaluation() -> None:
+    conversion = mufx.convert(Answering, (X,), {"width": 16}, {"width": 16}, vary=["width"])
+    emitted, original = conversion.module(seed=0), Answering(16)
+    original.load_state_dict(emitted.state_dict())
+
+    for training in (True, False):
+        got, wanted = emitted.train(training)(X), original.train(training)(X)
+        for name in ("logits", "seen", "sure"):
+            torch.testing.assert_close(getattr(got, name), getattr(wanted, name), rtol=0, atol=0)
 
 
 class Routed(nn.Module):

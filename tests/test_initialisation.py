@@ -356,6 +356,17 @@ class ThroughViews(nn.Module):
         self.register_buffer("table", table.sign() * table.abs().log2())
 
 
+class FilledViews(nn.Module):
+    """Parameters that are views of what was made, and are filled again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(3).unsqueeze(-1).unsqueeze(-1))
+        nn.init.constant_(self.gain, 0.5)
+        self.turned = nn.Parameter(torch.zeros(3, 2).t())
+        self.turned.data.fill_(2.0)
+
+
 class NoParameters(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -369,7 +380,7 @@ class OwnGenerator(nn.Module):
         self.gain = nn.Parameter(torch.randn(3, generator=torch.Generator().manual_seed(1)))
 
 
-@pytest.mark.parametrize("build", [Unusual, ThroughViews, NoParameters])
+@pytest.mark.parametrize("build", [Unusual, ThroughViews, FilledViews, NoParameters])
 def test_unusual_bitwise(build: Build) -> None:
     assert_bitwise(build)
 

@@ -284,7 +284,22 @@ def without_keys(bias: Tensor) -> Tensor:
     return copy
 
 
+def delta_rule(m: Any, x: Tensor) -> Tensor:
+    """What each token changes of what the ones before it have written, as in DeltaNet."""
+    keys = F.normalize(x, dim=-1)
+    changed: Tensor = torch.linalg.solve_triangular(
+        keys @ keys.mT, F.linear(x, m.w, m.b), upper=False, unitriangular=True
+    )
+    return changed
+
+
 MADE = (
+    Case(
+        "as many equations as there are tokens, solved for features",
+        weight(w=lambda d, e, f: (e, d), b=lambda d, e, f: (e,)),
+        delta_rule,
+        {**HIDDEN, "b": ("input", 1, E)},
+    ),
     Case(
         "patches that are folded back, two over each place",
         weight(w=lambda d, e, f: (e, d // 2)),
@@ -381,6 +396,11 @@ REFUSED = (
         "a transposed convolution whose groups and whose channels per group both grow",
         weight(w=lambda d, e, f: (d, 2, 2), mix=lambda d, e, f: (e, e // 8)),
         lambda m, x: F.linear(flat(F.conv_transpose1d(taps(x, 1), m.w, groups=m.e // 16)), m.mix),
+    ),
+    Case(
+        "a system of equations is solved of which there are more at target",
+        weight(w=lambda d, e, f: (e, d)),
+        lambda m, x: F.linear(torch.linalg.solve(x.mT @ x, x.mT).mT, m.w),
     ),
 )
 

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -388,6 +389,18 @@ def test_a_region_of_torch_s_own_is_not_the_user_s_to_change() -> None:
     assert found.hint == "the region is torch's own: convert the model without SpectralNorm"
 
 
+def test_a_module_of_torch_in_a_region_of_the_user_is_not_the_region() -> None:
+    def body(m: Any, t: Tensor) -> Any:
+        with torch.no_grad():
+            return m.lin(t)
+
+    with pytest.raises(MufxError, match="MUF102: a region without gradients") as caught:
+        recorded(body)
+
+    (found,) = caught.value.diagnostics
+    assert found.hint.startswith("call detach() on what should get no gradient")
+
+
 def test_regions_without_a_gradient_to_cut_are_recorded() -> None:
     def body(m: Any, t: Tensor) -> Any:
         with torch.no_grad():
@@ -396,6 +409,26 @@ def test_regions_without_a_gradient_to_cut_are_recorded() -> None:
         return m.lin(angles) * best[..., None]
 
     assert names(recorded(body)) == ["mul", "argmax", "linear", "getitem", "mul"]
+
+
+def test_the_type_and_the_shape_of_a_value_have_no_gradient() -> None:
+    def body(m: Any, t: Tensor) -> Any:
+        h = m.lin(t)
+        with torch.no_grad():
+            places = torch.arange(4).type_as(h) + torch.zeros_like(h)
+        return h + places
+
+    assert names(recorded(body)) == ["linear", "arange", "type_as", "zeros_like", "add", "add"]
+
+
+@pytest.mark.parametrize("region", [torch.no_grad, torch.inference_mode])
+def test_a_write_into_a_parameter_is_a_lost_region_as_well(region: Callable[[], Any]) -> None:
+    def body(m: Any, t: Tensor) -> Any:
+        with region():
+            m.lin.weight.mul_(2)
+        return m.lin(t)
+
+    assert refused(body, "m.lin.weight.mul_")[0] == "MUF102"
 
 
 def test_detach_without_gradients_and_choices_are_recorded() -> None:
@@ -464,6 +497,32 @@ def test_decisions_from_data_are_refused(decide: Callable[[Tensor], object]) -> 
         (HERE, line_of(decide, "lambda")),
         (HERE, line_of(body, "decide(h)")),
     }
+
+
+def test_a_check_of_the_data_is_refused_with_another_hint() -> None:
+    def body(m: Any, t: Tensor) -> Any:
+        assert t.max().item() < 3
+        return m.lin(t)
+
+    with pytest.raises(MufxError, match="MUF101") as caught:
+        recorded(body)
+
+    (problem,) = caught.value.diagnostics
+    assert problem.hint.startswith("leave this check out of the forward pass")
+    assert problem.place is not None
+    assert problem.place.line == line_of(body, "assert")
+
+
+def test_an_error_inside_of_numpy_is_at_the_line_that_called_it() -> None:
+    def body(m: Any, t: Tensor) -> Any:
+        return m.lin(t) * np.take(np.arange(2), 5)
+
+    with pytest.raises(MufxError, match="MUF105") as caught:
+        recorded(body)
+
+    (problem,) = caught.value.diagnostics
+    assert problem.place is not None
+    assert (problem.place.file, problem.place.line) == (HERE, line_of(body, "np.take"))
 
 
 # -- 8: loops over the sequence -----------------------------------------------------------------

@@ -179,7 +179,8 @@ class _Writer:
         statement = tree.call.statement
         assert statement is not None
         source = statement_at(statement.file, statement.line)
-        used = [value for value in tree.outputs if value in self.live]
+        made = dict.fromkeys(v for v in (*tree.outputs, *tree.returns) if v is not None)
+        used = [value for value in made if value in self.live]
         returned = self.context.result(tree)
         taken_apart = isinstance(returned, tuple) and len(returned) == len(source.targets) > 1
         if len(used) > 1 or (used and taken_apart):

@@ -249,7 +249,8 @@ class _Writer:
             if held.random:
                 self._flush(storage, random=True)
                 self.lines.append(held.text)
-            self.pending[storage] = _Pending(self._full(node, constant), ATOM, constant=constant)
+            made = self.facts.creators[storage]  # the views of it come behind
+            self.pending[storage] = _Pending(self._full(made, constant), ATOM, constant=constant)
             return True
         if node.op != "call_method" or not self.facts.is_whole(target):
             return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from textwrap import wrap
@@ -393,13 +394,23 @@ class _Writer:
         return _structure_type(returned)
 
     def _records(self) -> list[str]:
-        name = self.emission.train.output_class
-        if name is None:
-            return []
-        (returned,) = next(n for n in self.emission.train.graph.nodes if n.op == "output").args
-        assert isinstance(returned, Mapping)
-        fields = [f"    {key}: {_structure_type(value)}" for key, value in returned.items()]
-        return [f"class {name}(NamedTuple):\n" + "\n".join(fields)]
+        """The classes of what the model returns, in training and in evaluation."""
+        returned: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        for recording in self.recordings:
+            if recording.output_class is not None:
+                (value,) = next(n for n in recording.graph.nodes if n.op == "output").args
+                assert isinstance(value, Mapping)
+                returned[recording.output_class].append(value)
+        return [_record(name, modes) for name, modes in returned.items()]
+
+
+def _record(name: str, modes: Sequence[Mapping[str, Any]]) -> str:
+    """A class of named results; what only one mode returns is `None` in the other."""
+    found = {key: _structure_type(value) for mode in modes for key, value in mode.items()}
+    missing = {key for key in found if any(key not in mode for mode in modes)}
+    always = [f"    {key}: {text}" for key, text in found.items() if key not in missing]
+    others = [f"    {key}: {found[key]} | None = None" for key in found if key in missing]
+    return f"class {name}(NamedTuple):\n" + "\n".join([*always, *others])
 
 
 def _dissolve(tree: CallTree, transparent: Callable[[CallTree], bool]) -> None:

@@ -222,6 +222,18 @@ def addmm(flow: Flow, node: fx.Node) -> Value:
     return together(flow, [value, flow.magnitude(0)])
 
 
+@CONTRACTIONS.rule("linalg_solve_triangular", "linalg_solve")
+def solve(flow: Flow, node: fx.Node) -> Value:
+    """`A^-1 B`: linear in B and not in A, of as many equations as A has, which may not grow."""
+    if any(axis.grows for axis in flow.axes_of(0)[-2:]):
+        flow.refuse(
+            "a system of equations is solved of which there are more at target",
+            "keep the number of equations fixed",
+        )
+    flow.need(flow.magnitude(0), 0)
+    return flow.magnitude(argument(node, 1, "B")[0])
+
+
 @CONTRACTIONS.rule("outer", "ger")
 def outer(flow: Flow, node: fx.Node) -> Value:
     """`a[i] b[j]`."""

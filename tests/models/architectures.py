@@ -204,6 +204,32 @@ def one_key(d: int, heads: int, size: int) -> nn.Module:
     return Between(d, OneKey(d, heads, size))
 
 
+class RelativeKeys(nn.Module):
+    """All heads' queries meet one table of distances; fused attention adds that to its logits."""
+
+    def __init__(self, d: int, heads: int, size: int) -> None:
+        super().__init__()
+        self.heads, self.size = heads, size
+        self.qkv = nn.Linear(d, 3 * heads * size, bias=False)
+        self.distances = nn.Embedding(2 * 8, size)
+        self.out = nn.Linear(heads * size, d, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for part in self.qkv(x).chunk(3, -1)
+        )
+        places = torch.arange(x.shape[1])
+        keys = self.distances(places[:, None] - places + 8)
+        bias = torch.einsum("bhld,lrd->bhlr", q, keys) * self.size**-0.5
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
+def relative_keys(d: int, heads: int, size: int) -> nn.Module:
+    return Between(d, RelativeKeys(d, heads, size))
+
+
 class Cosine(nn.Module):
     """Logits are cosines, times a learned temperature for each head."""
 
