@@ -202,7 +202,7 @@ def _frames(frame: FrameType | None) -> tuple[FrameType, FrameType]:
 
 
 def is_users(file: str) -> bool:
-    """Whether a file holds user code: neither torch's, nor ours, nor that of a library of numbers."""
+    """Whether a file holds user code: neither torch's, nor ours, nor numpy's or sympy's."""
     return not file.startswith((_TORCH, _MUFX, *_NUMBERS, "<frozen"))
 
 

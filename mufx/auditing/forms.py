@@ -206,9 +206,9 @@ class Fit(Correct):
         """What init and learning rate make of the result."""
         if x_slot is not None:
             self._accept(uses, x, x_slot)
-        if any(use.normed for use in uses):  # no multiplier: its size is lost
-            self._settle(weight, slot)
         made = x.ratio * weight.ratio
+        if any(use.normed for use in uses) and not same(made, 1.0):
+            self._settle(weight, slot)  # no multiplier: its size is lost
         self.theta.update({use.parameter: 1.0 for use in uses if use.normed})
         for use in uses:
             self._settle_free(use, made)
