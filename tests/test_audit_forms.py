@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mufx
@@ -236,3 +237,55 @@ def test_an_applied_plan_is_clean(example: str, optimizer: str) -> None:
 
     report = mufx.audit(build, source.example_inputs, source.base, source.target, optimizer=make)
     assert report.findings == ()
+
+
+# -- weights over their own size ----------------------------------------------------------------
+
+
+class Standardized(nn.Module):
+    """A hidden weight whose entries have size 1, with a factor before it or behind it."""
+
+    def __init__(self, width: int, before: float, behind: float) -> None:
+        super().__init__()
+        m = width / 16
+        self.before, self.behind = m**before, m**behind
+        self.first = nn.Linear(6, width, bias=False)
+        self.norm = nn.LayerNorm(width)
+        self.hidden = nn.Parameter(torch.randn(width, width) / width**0.5)
+        self.last = nn.Parameter(torch.randn(3, width) / (4 * m))
+        nn.init.constant_(self.norm.weight, self.before)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = F.layer_norm(self.hidden, self.hidden.shape[1:])
+        x = self.norm(self.first(x))
+        return F.linear(F.linear(x, rows).mul(self.behind).relu(), self.last)
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Table 3, and a norm that learns as it starts."""
+        m = self.norm.weight.shape[0] / 16
+        taken = dict.fromkeys(self.norm.parameters(), self.before)
+        rates = {**taken, self.hidden: 1 / m, self.last: 1 / m}
+        return [{"params": [p], "lr": 1e-3 * rates.get(p, 1.0)} for p in self.parameters()]
+
+
+@pytest.mark.parametrize(
+    ("before", "behind", "codes"),
+    [
+        pytest.param(0.0, -0.5, set(), id="behind it"),
+        pytest.param(-0.5, 0.0, set(), id="in the gain before it"),
+        pytest.param(0.0, 0.0, {"MUF612"}, id="nowhere"),
+    ],
+)
+def test_a_standardized_weight_lacks_a_factor_that_may_be_before_it(
+    before: float, behind: float, codes: set[str]
+) -> None:
+    def build(width: int) -> Standardized:
+        return Standardized(width, before, behind)
+
+    def optimizer(model: Standardized) -> torch.optim.Optimizer:
+        return torch.optim.Adam(model.groups(), eps=1e-12)
+
+    report = mufx.audit(
+        build, (torch.zeros(2, 6),), {"width": 16}, {"width": 64}, optimizer=optimizer
+    )
+    assert {f.code for f in report.failing(Severity.WARNING)} == codes

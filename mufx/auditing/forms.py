@@ -207,8 +207,7 @@ class Fit(Correct):
         if x_slot is not None:
             self._accept(uses, x, x_slot)
         made = x.ratio * weight.ratio
-        if any(use.normed for use in uses) and not same(made, 1.0):
-            self._settle(weight, slot)  # no multiplier: its size is lost
+        # Of a weight over its own size the multiplier is lost:
         self.theta.update({use.parameter: 1.0 for use in uses if use.normed})
         for use in uses:
             self._settle_free(use, made)
