@@ -197,7 +197,9 @@ def fits(value: object, knob: Knob) -> bool:
 def _type_of(knob: Knob) -> object:
     if knob.annotation is not REQUIRED and not isinstance(knob.annotation, str):
         return knob.annotation
-    if isinstance(knob.default, bool | int | float | str):
+    if isinstance(knob.default, int) and not isinstance(knob.default, bool):
+        return float  # `dropout=0` takes 0.1
+    if isinstance(knob.default, bool | float | str):
         return type(knob.default)
     return object
 

@@ -282,7 +282,8 @@ def test_a_standardized_weight_lacks_a_factor_that_may_be_before_it(
     def build(width: int) -> Standardized:
         return Standardized(width, before, behind)
 
-    def optimizer(model: Standardized) -> torch.optim.Optimizer:
+    def optimizer(model: nn.Module) -> torch.optim.Optimizer:
+        assert isinstance(model, Standardized)
         return torch.optim.Adam(model.groups(), eps=1e-12)
 
     report = mufx.audit(

@@ -434,6 +434,15 @@ def test_none_is_a_value_of_a_knob_that_does_not_exclude_it(tmp_path: Path, knob
     assert "a.bias" not in source.build(**source.base).state_dict()
 
 
+def test_a_default_of_0_takes_a_number_between(tmp_path: Path) -> None:
+    net = NET.replace("width: int = 8", "width: int = 8, dropout=0")
+    path = written(tmp_path, HEADER + net + INPUTS)
+
+    source = load(path, {"width": 8, "dropout": 0.1}, {"width": 32, "dropout": 0.1})
+
+    assert source.base["dropout"] == 0.1
+
+
 def test_none_is_refused_where_the_annotation_and_the_default_exclude_it(tmp_path: Path) -> None:
     net = NET.replace("width: int = 8", "width: int = 8, bias: bool = True")
     path = written(tmp_path, HEADER + net + INPUTS)
