@@ -194,6 +194,14 @@ def test_a_model_may_be_one_of_torch_s_own_modules(build: Callable[[int], nn.Mod
     assert_equal(results(made, inputs), results(original, inputs))
 
 
+def test_a_chain_is_written_as_one() -> None:
+    text = mufx.convert(ROOTS["a chain"], series(2), KNOBS, KNOBS, vary=["width"]).text
+
+    assert "class Sequential(nn.Sequential):\n" in text
+    assert "            self.append(nn.Linear(8, 32))\n" in text
+    assert "        x = self[0](input)\n        x = self[1](x)\n        return self[2](x)\n" in text
+
+
 @every_model
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("batch", [2, 5])

@@ -429,7 +429,7 @@ class _Writer:
         if node.op == "get_attr":
             path = self.context.parameter(node, self.tree.path)
             assert path is not None, node.target
-            return f"self.{path}", ATOM
+            return path, ATOM
         if node.target is operator.getitem or _is_query(node):  # one part of a result of several
             return expression(node, self)
         raise AssertionError(f"{node} is used before it is written")
@@ -457,7 +457,7 @@ class _Writer:
             return f"{self.names[self.inputs[0]]}.device"
         tensors = (n for n in self.recording.graph.nodes if n.op == "get_attr")
         own = (self.context.parameter(node, self.tree.path) for node in tensors)
-        return f"self.{next(name for name in own if name is not None)}.device"
+        return f"{next(name for name in own if name is not None)}.device"
 
     def place(self, node: fx.Node) -> Place:
         """Where a node stands in the user's source."""

@@ -55,19 +55,14 @@ class ModuleTree:
         return next((n for n in names if not start or n.startswith(f"{start}.")), None)
 
     def attribute(self, path: str, start: str = "") -> str:
-        """How a module or tensor is reached from the module at `start`: `h[0].attn.weight`."""
+        """How a module or tensor is reached from the module at `start`: `self.h[0].weight`."""
         relative = path[len(start) + 1 :] if start else path
-        text, here = "", start
+        text, here = "self", start
         for segment in relative.split("."):
-            text += self._step(segment, here, bool(text))
+            owner = self.modules.get(here)
+            text += step(owner, segment, at_root=not here) if owner is not None else f".{segment}"
             here = f"{here}.{segment}" if here else segment
         return text
-
-    def _step(self, segment: str, path: str, inner: bool) -> str:
-        """The last step to a part of the module at `path`."""
-        owner = self.modules.get(path)
-        text = step(owner, segment, at_root=not path) if owner is not None else f".{segment}"
-        return text if inner else text.removeprefix(".")
 
     def lists(self, start: str = "") -> dict[str, int]:
         """The lists of modules below `start`, as they are written there, with their lengths."""
@@ -75,7 +70,7 @@ class ModuleTree:
         for path, kind in self.kinds.items():
             inside = path.startswith(f"{start}.") if start else bool(path)
             if kind in (Kind.LIST, Kind.SEQUENTIAL) and inside:
-                found[f"self.{self.attribute(path, start)}"] = len(self.modules[path]._modules)
+                found[self.attribute(path, start)] = len(self.modules[path]._modules)
         return found
 
 
@@ -91,13 +86,20 @@ def is_dict(module: nn.Module) -> bool:
     return not _owns(module) and isinstance(module, nn.ModuleDict)
 
 
+def is_indexed(module: nn.Module) -> bool:
+    """Whether its parts are numbered: the class that is emitted for it is a list of them too."""
+    parts = module._modules
+    numbered = list(parts) == [str(i) for i in range(len(parts))] and None not in parts.values()
+    return bool(parts) and numbered and isinstance(module, nn.Sequential | nn.ModuleList)
+
+
 def _owns(module: nn.Module) -> bool:
     return any(t is not None for t in (*module._parameters.values(), *module._buffers.values()))
 
 
 def step(module: nn.Module, name: str, *, at_root: bool) -> str:
-    """How a part of a module is reached from it; the root is a class of its own, never a list."""
-    if is_list(module) and name.isdigit() and not at_root:
+    """How a part of a module is reached from it; the root is a class of its own."""
+    if name.isdigit() and (is_indexed(module) or (is_list(module) and not at_root)):
         return f"[{name}]"
     if (
         is_dict(module)
@@ -141,7 +143,8 @@ def module_tree(model: nn.Module, called: set[str], changed: set[str]) -> Module
             kinds[path] = (
                 _kind(path, module, called, changed, leaves, cache) if path else Kind.CLASS
             )
-        if kinds[path] is Kind.ABSENT and kinds.get(parent) in (Kind.LIST, Kind.SEQUENTIAL):
+        inside = kinds.get(parent) in (Kind.LIST, Kind.SEQUENTIAL) or is_indexed(modules[parent])
+        if kinds[path] is Kind.ABSENT and inside:
             kinds[path], leaves[path] = Kind.LEAF, "nn.Identity()"
             places.add(path)
     return ModuleTree(model, modules, kinds, leaves, frozenset(places), shared)

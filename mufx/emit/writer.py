@@ -20,7 +20,7 @@ from mufx.emit.classes import EmittedClass, Instance, group
 from mufx.emit.initialisation import InitScale, init_body
 from mufx.emit.layout import WIDTH, wrapped
 from mufx.emit.loops import fold_loops
-from mufx.emit.modules import Kind, ModuleTree, module_tree
+from mufx.emit.modules import Kind, ModuleTree, is_indexed, module_tree
 from mufx.emit.returns import settle_returns
 from mufx.emit.text import hole, merged
 from mufx.recording import Call, Dim, Recording, Size
@@ -159,7 +159,7 @@ class _Writer:
         def call(tree: CallTree, argument: Callable[[object], str]) -> str:
             reached = self.tree.within(tree.path, path)
             assert reached is not None, tree.path
-            target = f"self.{self.tree.attribute(reached, path)}"
+            target = self.tree.attribute(reached, path)
             kind = self.tree.kinds[tree.path]
             if kind is Kind.LEAF:
                 given = recording.arguments[tree.key]
@@ -289,11 +289,12 @@ class _Writer:
                 lines.append(_buffer_line(name, buffer, persistent))
         for name, child in self.tree.children(path):
             text = self._construct(child)
-            lines.append(
-                f"self.{name} = {text}"
-                if name.isidentifier()
-                else f'self.add_module("{name}", {text})'
-            )
+            if is_indexed(module):
+                lines.append(f"self.append({text})")
+            elif name.isidentifier():
+                lines.append(f"self.{name} = {text}")
+            else:
+                lines.append(f'self.add_module("{name}", {text})')
         return lines
 
     def _construct(self, path: str) -> str:
@@ -330,7 +331,7 @@ class _Writer:
         first = emitted.instances[0]
         root = first.path == ""
         parameters = "".join(f", {name}: {_type(emitted, name)}" for name in emitted.parameters)
-        lines = [f"class {emitted.name}(nn.Module):"]
+        lines = [f"class {emitted.name}({_base(self.tree.modules[first.path])}):"]
         if root:
             lines += [*self._root_init(init), "", *self._init_weights()]
         elif init or not first.has_forward:
@@ -356,14 +357,14 @@ class _Writer:
     def _sharings(self) -> list[str]:
         """Modules under further names."""
         return [
-            f"self.{self.tree.attribute(path)} = self.{self.tree.attribute(first)}"
+            f"{self.tree.attribute(path)} = {self.tree.attribute(first)}"
             for path, first in self.tree.shared.items()
             if self.tree.kinds[path] is Kind.SHARED
         ]
 
     def _init_weights(self) -> list[str]:
         ties = [
-            f"self.{self.tree.attribute(other)} = self.{self.tree.attribute(names[0])}"
+            f"{self.tree.attribute(other)} = {self.tree.attribute(names[0])}"
             for names in dict.fromkeys(tuple(v) for v in self.aliases.values())
             for other in names[1:]
             if self._is_parameter(names[0]) and other.rpartition(".")[0] not in self.tree.shared
@@ -486,6 +487,13 @@ def _structure_type(value: Any) -> str:
         if value is not None
         else "None"
     )
+
+
+def _base(module: nn.Module) -> str:
+    """The class that the emitted one is derived from."""
+    if not is_indexed(module):
+        return "nn.Module"
+    return "nn.Sequential" if isinstance(module, nn.Sequential) else "nn.ModuleList"
 
 
 def _parameter_line(name: str, parameter: nn.Parameter) -> str:
