@@ -583,8 +583,11 @@ class Correct(Walk):
         self, uses: list[Use], weight: Weight, x: Magnitude, x_slot: Slot | None, slot: Slot | None
     ) -> Magnitude:
         """The plan makes the result of every use 1, if its activation has the wanted ratio."""
-        self._settle(weight, slot)
         wanted = math.prod(self.multipliers.get((u.node, u.parameter), 1.0) for u in uses)
+        normed = any(use.normed for use in uses) and not x.is_unknown
+        if normed and same(weight.ratio * x.ratio, wanted):
+            return Magnitude()  # of two directions each has what the other lacks: a cosine
+        self._settle(weight, slot)
         if x_slot is not None and (x.is_unknown or not same(x.ratio, wanted)):
             # A multiplier of the weight, not an error of the activation:
             if x.is_one and not x.is_unknown:

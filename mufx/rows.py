@@ -220,7 +220,7 @@ def _as_read(
     """The axes of a value as one of its users gives them on."""
     name, made = operation(user), trace.axes.get(user.name, ())
     new = len(made) - len(axes)
-    if new < 0 or name not in (*JOINS, *_IN_PLACE_OF):
+    if new < 0 or name not in (*JOINS, *_IN_PLACE_OF) or (new and name in JOINS):
         return axes
     joined = int(argument(user, 1, "dim")[1] or 0) % len(axes) if name in JOINS else None
     pairs = enumerate(zip(axes, made[new:], read[new:], strict=True))

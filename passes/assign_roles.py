@@ -55,12 +55,21 @@ def demands(use: Use) -> tuple[float, float]:
 def excluded_by(anchor: Use, uses: Iterable[Use]) -> list[Use]:
     """The uses that want another init than the anchor's, beside their multiplier."""
     init = demands(anchor)[0]
-    return [u for u in uses if not same(demands(u)[0] / init, _factor(u, anchor))]
+    return [
+        use
+        for use in uses
+        if not same(1.0 if use.normed else demands(use)[0] / init, _factor(use, anchor))
+    ]
 
 
 def _factor(use: Use, anchor: Use) -> float:
-    """The multiplier that makes the anchor's learning rate right for another use."""
-    return demands(use)[1] / demands(anchor)[1]
+    """The multiplier that makes the anchor's learning rate right for another use.
+
+    Of what is used over its own size only the rate over the init counts: cosines with a table
+    that is looked up as well want nothing.
+    """
+    factor = demands(use)[1] / demands(anchor)[1]
+    return factor * demands(anchor)[0] / demands(use)[0] if use.normed else factor
 
 
 def _label(name: str, uses: tuple[Use, ...]) -> tuple[Label, list[Diagnostic]]:

@@ -233,7 +233,9 @@ def _joined(rows: Rows) -> Iterator[tuple[str, Axis]]:
             continue
         parts: Any = argument(node, 0, "tensors")[1]
         dim = int(argument(node, 1, "dim")[1] or 0) % len(axes)
-        sizes = [(p, rows.trace.axes[p.name][dim]) for p in parts]
+        # An empty cache has one axis, whatever it is joined with.
+        whole = [p for p in parts if len(rows.trace.axes[p.name]) == len(axes)]
+        sizes = [(p, rows.trace.axes[p.name][dim]) for p in whole]
         even = all(size.grows and (size.is_power or (p, size) in joined) for p, size in sizes)
         flow = rows.behind(node, [axes[dim]]) if even else None
         if flow is None:

@@ -768,7 +768,7 @@ def test_falcon_s_product_with_a_transposed_weight() -> None:
          ("hidden", 4, 4)),
         (lambda m, x: F.layer_norm(m.w, (m.d,)) + x[:, :1], (fixed, grows), ("input", 1, 4)),
         (lambda m, x: F.normalize(x, dim=-1) @ F.normalize(m.w, dim=-1).T, (fixed, grows),
-         ("input", 1, 4)),
+         ("output", 4, 1)),
     ],
     ids="slice cast einsum ellipsis list joint-readout joint view tensordot bmm gain lookup bag "
     "bilinear conv1d conv2d conv3d grouped depthwise transposed normed prototypes".split(),

@@ -296,6 +296,24 @@ def test_what_is_joined_has_the_gradient_of_the_vector_that_is_read() -> None:
         assert conversion.manifest.parameters[name].eps_scale == pytest.approx(1 / 18)
 
 
+class Cached(Joined):
+    """What comes first is joined with a cache that holds nothing yet, as transformers has it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = torch.cat([torch.tensor([], device=x.device), self.first(x)], dim=-2)
+        hidden = first.relu()
+        joined = torch.cat([self.long(hidden).relu(), self.short(hidden).relu()], -1)
+        logits: Tensor = self.last(self.second(self.norm(joined)).relu())
+        return logits
+
+
+def test_an_empty_cache_has_no_size_to_join() -> None:
+    source = from_callable(Cached, (torch.randn(2, 5, 20),), *JOINED)
+    program = mufx.run(mufx.trace(source))
+    assert [d for d in program.diagnostics if d.code == "MUF206"] == []
+    assert program.labels["long.weight"].m_out == pytest.approx(18)
+
+
 def test_one_learning_rate_of_sgd_serves_what_is_joined() -> None:
     source = from_callable(Joined, (torch.randn(2, 20),), *JOINED)
     assert mufx.run(mufx.trace(source, optimizer="sgd")).diagnostics == ()
