@@ -23,7 +23,7 @@ import torch
 from torch._guards import SLoc
 from torch.fx.experimental.sym_node import SymNode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
-from torch.utils._sympy.functions import FloorDiv, Mod, PythonMod
+from torch.utils._sympy.functions import FloorDiv, Max, Mod, PythonMod
 
 from mufx.diagnostics import Diagnostic, Place, note, warning
 from mufx.size_text import size_text
@@ -48,12 +48,20 @@ class Decision:
         place: Where the model decides.
         raises: Whether the model has an error of its own where it does not hold.
         at_one: Whether only a size of 1 goes the other way; free sizes are at least 2.
+        took_one: Whether it says that a computed size is 1, and torch decides by it. Where the size
+            is another, the recording is right, or fails, or has a 1 where it should have the size.
     """
 
     condition: Any
     place: Place
     raises: bool = False
     at_one: bool = False
+    took_one: bool = False
+
+    @property
+    def to_assert(self) -> bool:
+        """Whether the emitted model refuses other sizes."""
+        return not (self.at_one or self.took_one)
 
 
 class FreeSizes(ShapeEnv):
@@ -88,13 +96,15 @@ class FreeSizes(ShapeEnv):
             raise RuntimeError(f"too much is computed from {', '.join(self.involved)}")
         result = super().evaluate_sym_node(sym_node, size_oblivious, fallback_value)
         if asked.free_symbols:
-            is_bool = sym_node.pytype is bool
+            is_bool, new = sym_node.pytype is bool, len(self.guards) > guards
             frame = _asking(sys._getframe(1), is_bool)
             if frame is not None and is_bool:
                 condition = asked if result else sympy.Not(asked)
-                self._decide(condition, frame, at_one=len(self.guards) == guards)
+                self._decide(condition, frame, at_one=not new)
             elif frame is not None:
                 self._decide(sympy.Eq(asked, result), frame, at_one=False)
+            elif new and is_bool:
+                self._take(asked if result else sympy.Not(asked), sys._getframe(1))
         return result
 
     def fix(self, size: torch.SymInt) -> Any:
@@ -113,6 +123,19 @@ class FreeSizes(ShapeEnv):
         place = Place(code.co_filename, frame.f_lineno)
         raises = guards_an_error(code.co_filename, frame.f_lineno)
         self.decided(Decision(condition, place, raises, at_one))
+
+    def _take(self, condition: Any, frame: FrameType | None) -> None:
+        """Of what torch decides, a size that is 1: other numbers do not fit where they are not.
+
+        What is at least 1 whatever the sizes are is a stride, and strides are not recorded.
+        """
+        if not isinstance(condition, sympy.Eq) or condition.rhs != 1 or condition.has(Max):
+            return
+        while frame is not None and frame.f_code.co_filename.startswith(LIBRARIES):
+            frame = frame.f_back
+        if frame is not None:
+            place = Place(frame.f_code.co_filename, frame.f_lineno)
+            self.decided(Decision(condition, place, took_one=True))
 
 
 def _asking(frame: FrameType | None, is_bool: bool) -> FrameType | None:
@@ -184,9 +207,13 @@ def condition_text(condition: Any, names: Mapping[str, str]) -> str:
 def remarks(decisions: Iterable[Decision], names: Mapping[str, str]) -> list[Diagnostic]:
     """What a user should know: where other sizes would have gone another way."""
     told = [d for d in decisions if not d.raises]
-    ones = [d for d in told if d.at_one]
-    found = [_decided(d, condition_text(d.condition, names)) for d in told if not d.at_one]
-    return [*found, _at_one(ones)] if ones else found
+    found = [_decided(d, condition_text(d.condition, names)) for d in told if d.to_assert]
+    asked, taken = [d for d in told if d.at_one], [d for d in told if d.took_one]
+    if asked:
+        found.append(_at_one(asked))
+    if taken:
+        found.append(_took_one(taken, names))
+    return found
 
 
 def _decided(decision: Decision, condition: str) -> Diagnostic:
@@ -200,11 +227,27 @@ def _decided(decision: Decision, condition: str) -> Diagnostic:
 
 
 def _at_one(decisions: list[Decision]) -> Diagnostic:
-    first, *others = (decision.place for decision in decisions)
-    also = "".join(f", and at {place.portable()}" for place in others)
+    first, also = _places(decisions)
     return note(
         "MUF108",
         f"the model asks here whether a size is 1{also}; the recording is of larger ones",
         hint="with a size of 1 the emitted model does what it does for larger ones",
         place=first,
     )
+
+
+def _took_one(decisions: list[Decision], names: Mapping[str, str]) -> Diagnostic:
+    first, also = _places(decisions)
+    held = " and ".join(dict.fromkeys(condition_text(d.condition, names) for d in decisions))
+    return note(
+        "MUF108",
+        f"with the example inputs a size is 1 here{also}: {held}",
+        hint="where it is another, the emitted model may compute with 1 instead; give example "
+        "inputs that are large enough for it to be another",
+        place=first,
+    )
+
+
+def _places(decisions: list[Decision]) -> tuple[Place, str]:
+    first, *others = dict.fromkeys(decision.place for decision in decisions)
+    return first, "".join(f", and at {place.portable()}" for place in others)

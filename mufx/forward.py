@@ -591,7 +591,12 @@ class _Forward(Recorder):
                     )
                 )
         shown = {symbol: f"{name}.shape[{dim}]" for symbol, (name, dim) in self.symbols.items()}
-        self.diagnostics.extend(remarks(self.decisions.values(), shown))
+        open_ones = [
+            d
+            for d in self.decisions.values()
+            if not (d.took_one and env.replace(d.condition) == sympy.true)
+        ]
+        self.diagnostics.extend(remarks(open_ones, shown))
 
     # -- diagnostics ------------------------------------------------------------------------
 

@@ -194,6 +194,24 @@ def test_a_size_of_one_is_a_note() -> None:
     assert "assert" not in conversion.text
 
 
+def windowed(h: Tensor) -> Tensor:
+    """The mean over windows of 7, the last one left out."""
+    count = h.shape[1] // 7
+    parts = h[:, : 7 * count].reshape(h.shape[0], -1, 7, h.shape[2]).mean(2)
+    return parts.sum(1) / parts.shape[1]
+
+
+def test_a_computed_size_that_is_one_in_the_example_is_a_note() -> None:
+    conversion = convert(windowed)
+
+    (told,) = conversion.program.diagnostics
+    assert (told.code, told.severity) == ("MUF108", "note")
+    assert told.message.endswith("a size is 1 here: x.shape[1] // 7 == 1")
+    assert told.place is not None
+    assert (told.place.file, told.place.line) == (__file__, windowed.__code__.co_firstlineno + 3)
+    assert "assert" not in conversion.text
+
+
 FREE: dict[str, Body] = {
     "arange": lambda h: h * torch.arange(h.shape[1])[:, None],
     "a view": lambda h: h.reshape(h.shape[0] * h.shape[1], -1),

@@ -492,9 +492,7 @@ class _Writer:
             if name in inputs
         }
         for decision in self.recording.decisions:
-            if not decision.at_one and {str(s) for s in decision.condition.free_symbols} <= {
-                *shown
-            }:
+            if decision.to_assert and {str(s) for s in decision.condition.free_symbols} <= {*shown}:
                 yield f"assert {condition_text(decision.condition, shown)}"
 
     def _size_lines(self, arguments: list[str]) -> list[str]:
