@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ import numpy
 import pytest
 import torch
 import transformers as hf
-from torch import nn
+from torch import Tensor, nn
 
+import mufx
 from mufx.api import convert_source, import_emitted
 from mufx.construction import record_construction
 from mufx.diagnostics import MufxError
@@ -396,3 +397,44 @@ def test_a_generator_of_its_own_is_refused_where_it_is_used() -> None:
     assert diagnostic.code == "MUF402"
     assert diagnostic.place is not None
     assert diagnostic.place.file == __file__
+
+
+# -- stages of unlike depth ---------------------------------------------------------------------
+
+
+class Steps(nn.Module):
+    def __init__(self, width: int, depth: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = x + layer(x).relu()
+        return x
+
+
+class Stages(nn.Module):
+    def __init__(self, width: int, depths: Sequence[int]) -> None:
+        super().__init__()
+        self.first = nn.Linear(8, width)
+        self.stages = nn.ModuleList(Steps(width, depth) for depth in depths)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for stage in self.stages:
+            x = stage(x)
+        return x
+
+
+@pytest.mark.parametrize("depths", [(2, 3), (3, 2), (3, 4, 6, 3), (1, 1, 4, 2), (3, 3, 3)])
+def test_stages_of_unlike_depth_draw_every_layer_once(depths: tuple[int, ...]) -> None:
+    def build(width: int) -> nn.Module:
+        return Stages(width, depths)
+
+    sizes = {"width": 16}
+    conversion = mufx.convert(build, (torch.randn(2, 8),), sizes, sizes, vary=["width"])
+    torch.manual_seed(3)
+    expected = build(16).state_dict()
+
+    drawn = conversion.module(seed=3).state_dict()
+    assert [name for name in expected if not torch.equal(drawn[name], expected[name])] == []

@@ -45,11 +45,24 @@ class _Scope:
     taken: frozenset[str] = frozenset()
     depth: int = 0
     """How much of a path is decided already."""
+    alike: tuple[Path, ...] = ((),)
+    """All modules that the innermost variable stands for, of which statements name the first."""
 
-    def bind(self, path: Path, text: str) -> _Scope:
-        """Inside of the module at `path`, which is reached as `text`."""
-        variables = {**self.variables, path: text}
-        return replace(self, variables=variables, depth=len(path), taken=self.taken | {text})
+    def bind(self, paths: Sequence[Path], text: str) -> _Scope:
+        """Inside of the modules at these paths, which are reached as `text` one after the other."""
+        path = paths[0]
+        return replace(
+            self,
+            variables={**self.variables, path: text},
+            depth=len(path),
+            taken=self.taken | {text},
+            alike=tuple(start + p[self.depth :] for start in self.alike for p in paths),
+        )
+
+    def lengths(self, container: Path) -> set[int]:
+        """How many children a container has, in each of the modules that are alike."""
+        there = (_module(self.model, start + container[self.depth :]) for start in self.alike)
+        return {len(list(module.children())) for module in there}
 
     def free_name(self, wanted: str) -> str:
         name, count = wanted, 1
@@ -145,7 +158,7 @@ def _deeper(segment: _Segment, scope: _Scope) -> _Scope | None:
     if segment.container is None:
         return None
     path = (*segment.container, str(segment.index))
-    inner = scope.bind(path, scope.text(path))
+    inner = scope.bind([path], scope.text(path))
     return inner if any(_child(item, inner) is not None for item in segment.items) else None
 
 
@@ -304,12 +317,12 @@ def _loop(part: list[_Segment], scope: _Scope) -> list[str]:
     paths = [(*container, str(segment.index)) for segment in part]
     name = scope.free_name(_noun([_module(scope.model, path) for path in paths]))
     children = scope.text(container)
-    total = len(list(_module(scope.model, container).children()))
     start, stop = part[0].index, part[-1].index + 1
-    if (start, stop) != (0, total):
-        children += f"[{start or ''}:{stop if stop != total else ''}]"
+    to_the_end = scope.lengths(container) == {stop}
+    if start or not to_the_end:
+        children += f"[{start or ''}:{'' if to_the_end else stop}]"
     items, columns = _numbers(part)
-    inner = scope.bind(paths[0], name)
+    inner = scope.bind(paths, name)
     inner = replace(inner, taken=inner.taken | set(columns))
     body = _block(items, inner)
     if not columns:
@@ -364,7 +377,7 @@ def _leaf_loops(items: list[str], scope: _Scope) -> list[str]:
         paths = [owner for owner in owners if owner is not None]
         name = scope.free_name(_noun([_module(scope.model, p) for p in paths]))
         texts = ", ".join(scope.text(p) for p in paths)
-        inner = scope.bind(paths[0], name)
+        inner = scope.bind(paths, name)
         lines.append(f"for {name} in ({texts}):")
         lines += [f"    {_final(item, inner)}" for item in items[at : at + length]]
         at += length * count
