@@ -264,7 +264,7 @@ class Standardized(nn.Module):
         """Table 3, and a norm that learns as it starts."""
         m = self.norm.weight.shape[0] / 16
         taken = dict.fromkeys(self.norm.parameters(), self.before)
-        rates = {**taken, self.hidden: 1 / m, self.last: 1 / m}
+        rates: dict[nn.Parameter, float] = {**taken, self.hidden: 1 / m, self.last: 1 / m}
         return [{"params": [p], "lr": 1e-3 * rates.get(p, 1.0)} for p in self.parameters()]
 
 
