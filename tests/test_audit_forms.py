@@ -248,7 +248,8 @@ class Standardized(nn.Module):
     def __init__(self, width: int, before: float, behind: float) -> None:
         super().__init__()
         m = width / 16
-        self.before, self.behind = m**before, m**behind
+        self.before: float = m**before
+        self.behind: float = m**behind
         self.first = nn.Linear(6, width, bias=False)
         self.norm = nn.LayerNorm(width)
         self.hidden = nn.Parameter(torch.randn(width, width) / width**0.5)
