@@ -67,6 +67,16 @@ READINGS: Mapping[str, Sequence[Reading]] = {
 _TABLE = "deberta.encoder.rel_embeddings.weight"
 UNLIKE = {"deberta-v2": [_TABLE]}
 """A table that is projected as tokens are: of a product either may be the weight."""
+JOINED = {
+    # 16 -> 96 channels that skip a level and 32 -> 128 from below it, read as 48 -> 224.
+    "monai_unet": (
+        r"model\.1\.submodule\.(0|1\.submodule)\..*(conv|residual)\.(weight|bias)",
+        14 / 3,
+    ),
+}
+"""What is joined before it is read, and how many times longer that is: the oracle sees a weight's
+axis, and not who reads what it makes. That the gradient follows the reader is measured in
+`tests/test_mixed_axes.py`."""
 RECURRENT = {"rnn", "lstm", "gru"}
 """After their first step everything depends on everything."""
 
@@ -86,7 +96,12 @@ def by_oracle(spec: Spec) -> dict[str, Judged]:
         given = [name for name in found if re.fullmatch(reading.activations, name)]
         again = judged(model, wide, args, kwargs, largest, given, reading.faint)
         found |= {name: uses for name, uses in again.items() if re.fullmatch(reading.of, name)}
-    return {name: decided(uses) for name, uses in found.items()}
+    read = {name: decided(uses) for name, uses in found.items()}
+    pattern, grown = JOINED.get(spec.name, ("(?!)", 1.0))
+    return {
+        name: own._replace(m_out=grown) if re.fullmatch(pattern, name) else own
+        for name, own in read.items()
+    }
 
 
 def joined_axes(spec: Spec) -> dict[tuple[str, int], frozenset[Part]]:
