@@ -780,6 +780,8 @@ REFUSALS = (
         for how in (
             "a variance it is multiplied with",
             "a norm and one",
+            "a norm of 1 at most",
+            "logaddexp of its mean",
             "another's norm",
         )
     ),

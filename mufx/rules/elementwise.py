@@ -109,7 +109,8 @@ def add(flow: Flow, node: fx.Node) -> Value:
     second: Slot = 1 if len(node.args) > 1 else "other"
     values = [flow.value(0), flow.value(second)]
     weights = [v for v in values if isinstance(v, Weight)]
-    whole = centred(*values) or _with_eps(flow, node, values)
+    whole = centred(*values) if operation(node) == "sub" else None
+    whole = whole or _with_eps(flow, node, values)
     if whole is not None:
         return whole
     literal_or_constant = any(
@@ -217,9 +218,12 @@ _NONLINEAR = """
 @ELEMENTWISE.rule("clamp", "clamp_min", "clip")
 def bounded(flow: Flow, node: fx.Node) -> Value:
     """The size of a weight that is kept from 0 is its size; else as any nonlinearity."""
-    value, bound = flow.value(0), argument(node, 1, "min")[1]
+    value, (least, most) = flow.value(0), (argument(node, i, n)[1] for i, n in _BOUNDS)
     is_size = isinstance(value, Weight) and value.power is not None
-    return value if is_size and _is_small(bound) else nonlinear(flow, node)
+    return value if is_size and _is_small(least) and most is None else nonlinear(flow, node)
+
+
+_BOUNDS = ((1, "min"), (2, "max"))
 
 
 @ELEMENTWISE.rule(*_NONLINEAR)

@@ -654,6 +654,8 @@ ROWS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "a norm": lambda w, gain: gain[:, None] * w / w.norm(dim=1, keepdim=True).clamp_min(1e-6),
     "a variance it is multiplied with": lambda w, gain: w * w.var(1, keepdim=True),
     "a norm and one": lambda w, gain: w / (1 + w.norm(dim=1, keepdim=True)),
+    "a norm of 1 at most": lambda w, gain: w / w.norm(dim=1, keepdim=True).clamp(1e-6, 1.0),
+    "logaddexp of its mean": lambda w, gain: torch.logaddexp(w, w.mean(1, keepdim=True)),
     "another's norm": lambda w, gain: w / (gain.norm() * w.norm(dim=1, keepdim=True)),
 }
 """Ways to write a weight over its size, and some that are none."""
